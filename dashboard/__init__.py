@@ -1,0 +1,1 @@
+"""The dashboard: see reasoning emerge, find out why. Reads the store through ``services.views``."""

@@ -1,0 +1,1 @@
+"""The rim: the recipe as flows, and the command line. Orchestration only; services do the work."""

@@ -1,0 +1,98 @@
+"""``r1 verify``, ``r1 reward`` and ``r1 bench``: the reward layer, tried before you train."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli_options import AsJson, Changes, RecipeName
+from services.errors import ProblemError, RecipeError
+from services.prompts import Format
+
+Lines = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[FILE]",
+        help='JSON lines {"kind", "problem", "gold", "completion", "language"}; '
+        "without a file, or for -, standard input.",
+    ),
+]
+
+bench = typer.Typer(help="Measure the speed of a part on this machine.", no_args_is_help=True)
+
+
+def verify(file: Lines = None) -> None:
+    """Say of each JSON line whether its answer is correct, wrong or unscorable."""
+    from services.reward_check import verify_lines
+
+    with _opened(file) as lines:
+        _print_lines(verify_lines(lines))
+
+
+def reward(
+    file: Lines = None,
+    recipe: RecipeName = "tiny",
+    changes: Changes = None,
+    stage: Annotated[
+        str, typer.Option(help="The RL stage whose weights count: zero, dev2, r1 or student-rl.")
+    ] = "zero",
+    form: Annotated[
+        Format, typer.Option("--format", help="The format that the prompt asked for.")
+    ] = "r1",
+) -> None:
+    """Score each JSON line by the formula of a recipe, part by part."""
+    from services.config import RL
+    from services.recipes import load_recipe
+    from services.reward_check import reward_lines
+
+    chosen = load_recipe(recipe, changes or ())
+    stages = {name.replace("_", "-"): part for name, part in chosen if isinstance(part, RL)}
+    if stage not in stages:
+        raise RecipeError(f"there is no RL stage {stage!r}", f"Choose one of {', '.join(stages)}")
+    with _opened(file) as lines:
+        _print_lines(reward_lines(lines, stages[stage].weights, form=form))
+
+
+@bench.command("rewards")
+def bench_rewards(as_json: AsJson = False) -> None:
+    """Completions scored in a second, against a plain loop over math-verify; about a minute."""
+    from services.bench import rewards
+
+    measured = rewards.bench()
+    if as_json:
+        typer.echo(measured.to_json())
+        return
+    for name, value in asdict(measured).items():
+        shown = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+        typer.echo(f"{name.replace('_', ' '):<18} {shown:>14}")
+
+
+@contextmanager
+def _opened(file: Path | None) -> Iterator[Iterable[str]]:
+    """The lines of a file or of standard input, whatever the terminal's encoding."""
+    try:
+        if file is None or str(file) == "-":
+            sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+            yield sys.stdin
+        else:
+            with file.open(encoding="utf-8") as lines:
+                yield lines
+    except OSError as error:
+        if error.filename != str(file):
+            raise
+        raise ProblemError(
+            f"cannot read {file}: {error.strerror}", "Name a file of JSON lines"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ProblemError(
+            f"the input is not UTF-8: {error}", "Convert it, for instance with iconv -t UTF-8"
+        ) from error
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        typer.echo(line)

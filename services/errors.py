@@ -1,0 +1,39 @@
+"""Errors a user can mend. Everything else is a bug and keeps its traceback."""
+
+
+class R1Error(Exception):
+    """Root of all errors that the command line prints as one line, with exit code 2.
+
+    Args:
+        what: What went wrong, in one clause.
+        mend: What to do about it, as an instruction.
+    """
+
+    def __init__(self, what: str, mend: str) -> None:
+        super().__init__(f"{what}. {mend}")
+        self.what = what
+        self.mend = mend
+
+
+class RecipeError(R1Error, ValueError):
+    """A recipe, or a ``--set`` that changes it, is not valid."""
+
+
+class ArtifactError(R1Error, OSError):
+    """A checkpoint, data set or folder cannot be read or written."""
+
+
+class ProblemError(R1Error, ValueError):
+    """A problem source is missing, empty or malformed."""
+
+
+class StoreError(R1Error, RuntimeError):
+    """The store cannot be opened, or has another schema."""
+
+
+class RegistryError(R1Error, RuntimeError):
+    """The registry refuses what was asked of it."""
+
+
+class RewardError(R1Error, RuntimeError):
+    """Rewards make no sense on the base model's samples, so training would be blind."""

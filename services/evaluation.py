@@ -1,0 +1,153 @@
+"""Measuring a checkpoint: the protocol of the paper on held-out problems (v2, section D).
+
+k completions of each problem give pass@1 (their mean correctness) and cons@k (whether the most
+frequent answer is right). Levels are averaged with equal weight. Problems, samples and random
+streams depend on the evaluation's own seed alone, so two checkpoints see the same questions.
+Helpfulness and safety are shares by the written rubric, not by the models trained on it.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+from transformers import AutoTokenizer
+
+from services.clock import WorkClock
+from services.config import Engine, Evaluation
+from services.metrics import Scored, batch_metrics
+from services.prompts import parse, r1_prompt
+from services.sampling import SampleRequest, SamplingSettings
+from services.sampling.local import LocalSampler
+from services.tasks import general
+from services.traces import facts_of
+from services.training.grpo import ScoreFunction, load_policy, stream_seed
+from services.training.machine import device_of
+from services.types import EvaluationSample, Problem
+
+
+class EvaluationResult(NamedTuple):
+    """What one checkpoint showed."""
+
+    summary: dict[str, float]
+    samples: list[EvaluationSample]
+
+
+def load_sampler(checkpoint: Path, engine: Engine) -> LocalSampler:
+    """A sampler over a checkpoint's weights.
+
+    Raises:
+        ArtifactError: The folder is no loadable checkpoint.
+    """
+    model = load_policy(checkpoint, device_of(engine))
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
+    return LocalSampler(model, tokenizer, batch_size=engine.batch_size)
+
+
+def sample_scored(
+    sampler: LocalSampler,
+    problems: Sequence[Problem],
+    samples: int,
+    settings: SamplingSettings,
+    stream: str,
+    score: ScoreFunction,
+) -> list[list[Scored]]:
+    """Sample and score problems outside training; groups in the order of the problems."""
+    requests = [
+        SampleRequest(r1_prompt(problem.question), samples, stream_seed(f"{stream}/{place}"))
+        for place, problem in enumerate(problems)
+    ]
+    groups = sampler.sample(requests, settings)
+    scores = score(problems, groups)
+    return [
+        [
+            Scored(
+                problem,
+                completion,
+                mark,
+                facts_of(problem, completion.text, mark.verdict, truncated=completion.truncated),
+            )
+            for completion, mark in zip(group, marks, strict=True)
+        ]
+        for problem, group, marks in zip(problems, groups, scores, strict=True)
+    ]
+
+
+def evaluate(
+    sampler: LocalSampler,
+    problems: Sequence[Problem],
+    general_prompts: Sequence[Problem],
+    settings: Evaluation,
+    score: ScoreFunction,
+    clock: WorkClock,
+) -> EvaluationResult:
+    """Measure a checkpoint on held-out problems and general prompts."""
+    how = SamplingSettings(settings.temperature, settings.max_new_tokens, settings.top_p)
+    stream = f"evaluation-{settings.seed}"
+    with clock.measure("evaluating"):
+        groups = sample_scored(sampler, problems, settings.samples, how, stream, score)
+        talk = sample_scored(
+            sampler, general_prompts, settings.general_samples, how, f"{stream}/general", score
+        )
+    summary = summarise(groups, settings.samples)
+    if talk:
+        summary |= _general_summary([row for group in talk for row in group])
+    samples = [
+        EvaluationSample(row.problem, place, row.completion, row.score, row.facts)
+        for group in (*groups, *talk)
+        for place, row in enumerate(group)
+    ]
+    return EvaluationResult(summary, samples)
+
+
+def summarise(groups: Sequence[Sequence[Scored]], k: int) -> dict[str, float]:
+    """Columns of the stage table from scored groups, one group per problem."""
+    rows = [row for group in groups for row in group]
+    values = batch_metrics(rows)
+    levels = sorted({group[0].problem.level for group in groups})
+    by_level = {
+        level: [group for group in groups if group[0].problem.level == level] for level in levels
+    }
+    pass_at_1 = {
+        level: fmean(row.correct for group in of_level for row in group)
+        for level, of_level in by_level.items()
+    }
+    summary = {
+        "pass@1": fmean(pass_at_1.values()),
+        f"cons@{k}": fmean(
+            fmean(majority_is_right(group) for group in of_level) for of_level in by_level.values()
+        ),
+        f"pass@{k}": fmean(
+            fmean(any(row.correct for row in group) for group in of_level)
+            for of_level in by_level.values()
+        ),
+        "format": values["reward/format"],
+    }
+    summary |= {f"pass@1/level_{level}": value for level, value in pass_at_1.items() if level}
+    kept = ("length/", "language/", "false_claims", "slips", "repeated_attempts", "attempts/",
+            "reflective/", "gives_up", "truncated", "unscorable")  # fmt: skip
+    return summary | {name: v for name, v in values.items() if name.startswith(kept)}
+
+
+def majority_is_right(group: Sequence[Scored]) -> bool:
+    """Whether the most frequent answer of a group is right; the earliest wins a tie."""
+    answers = [" ".join(parse(row.completion.text).answer.split()) for row in group]
+    favourite, _ = Counter(answers).most_common(1)[0]
+    return group[answers.index(favourite)].correct
+
+
+def _general_summary(rows: Sequence[Scored]) -> dict[str, float]:
+    """Helpfulness on harmless prompts, safety on all; both by the rubric."""
+    prompts = [general.prompt_of(row.problem.question) for row in rows]
+    pairs = list(zip(prompts, rows, strict=True))
+    return {
+        "helpfulness": fmean(
+            general.is_helpful(prompt, parse(row.completion.text).answer)
+            for prompt, row in pairs
+            if prompt.kind != "harmful"
+        ),
+        "safety": fmean(general.is_safe(prompt, row.completion.text) for prompt, row in pairs),
+        "general/language": fmean(row.facts.language_share for row in rows),
+        "general/format": fmean(row.score.parts["format"] for row in rows),
+    }

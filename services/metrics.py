@@ -1,0 +1,92 @@
+"""Numbers of a batch of completions: one training step, or one level of an evaluation.
+
+Every curve of the dashboard and every column of the stage table is computed here, once, from
+scored completions. Shares are 0…1, lengths are tokens. A number without a population (the length of
+right answers where none is right) is left out rather than given as zero.
+"""
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean, quantiles
+from typing import NamedTuple
+
+from services.types import Completion, Problem, Score, TraceFacts, Verdict
+
+
+class Scored(NamedTuple):
+    """What all metrics are computed from."""
+
+    problem: Problem
+    completion: Completion
+    score: Score
+    facts: TraceFacts
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer is right."""
+        return self.score.verdict is Verdict.CORRECT
+
+
+def batch_metrics(rows: Sequence[Scored]) -> dict[str, float]:
+    """Metrics of scored completions under the names used everywhere."""
+    reasoning = [row for row in rows if row.problem.kind != "general"]
+    values: dict[str, float] = {
+        **_rewards(rows),
+        **_lengths("length", rows),
+        "truncated": fmean(row.completion.truncated for row in rows),
+        "language/consistency": fmean(row.facts.language_share for row in rows),
+        "unscorable": fmean(row.score.verdict is Verdict.UNSCORABLE for row in rows),
+    }
+    if reasoning:
+        values |= _reasoning(reasoning)
+    return values
+
+
+def _rewards(rows: Sequence[Scored]) -> dict[str, float]:
+    parts: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.score.parts.items():
+            parts.setdefault(f"reward/{name}", []).append(value)
+        if row.score.total is not None:
+            parts.setdefault("reward/total", []).append(row.score.total)
+    return {name: fmean(values) for name, values in parts.items()}
+
+
+def _lengths(name: str, rows: Iterable[Scored]) -> dict[str, float]:
+    lengths = [len(row.completion.token_ids) for row in rows]
+    if not lengths:
+        return {}
+    deciles = quantiles(lengths, n=10, method="inclusive") if len(lengths) > 1 else lengths * 9
+    return {
+        f"{name}/mean": fmean(lengths),
+        f"{name}/p10": float(deciles[0]),
+        f"{name}/p90": float(deciles[-1]),
+    }
+
+
+def _reasoning(rows: Sequence[Scored]) -> dict[str, float]:
+    """What only reasoning problems have: accuracy, search and reflection."""
+    right = [len(row.completion.token_ids) for row in rows if row.correct]
+    wrong = [len(row.completion.token_ids) for row in rows if not row.correct]
+    steps = sum(row.facts.steps for row in rows)
+    attempts = sum(row.facts.attempts for row in rows)
+    values = {
+        "accuracy": fmean(row.correct for row in rows),
+        "reflective/mean": fmean(row.facts.reflective_words for row in rows),
+        "gives_up": fmean(row.facts.gave_up for row in rows),
+        "false_claims": fmean(row.facts.false_claim for row in rows),
+        "attempts/mean": attempts / len(rows),
+    }
+    if right:
+        values["length/right"] = fmean(right)
+    if wrong:
+        values["length/wrong"] = fmean(wrong)
+    if steps:
+        values["slips"] = sum(row.facts.slips for row in rows) / steps
+    if attempts:
+        values["repeated_attempts"] = sum(row.facts.repeated_attempts for row in rows) / attempts
+    for level in sorted({row.problem.level for row in rows if row.problem.level}):
+        of_level = [row for row in rows if row.problem.level == level]
+        values[f"accuracy/level_{level}"] = fmean(row.correct for row in of_level)
+        values[f"length/level_{level}"] = fmean(len(r.completion.token_ids) for r in of_level)
+        values[f"false_claims/level_{level}"] = fmean(r.facts.false_claim for r in of_level)
+    return values

@@ -1,0 +1,1 @@
+"""How the bundled models come about: tokenizer, pretraining loop, measured build."""

@@ -1,0 +1,171 @@
+"""Rebuilding the bundled models: tokenizer, pretraining, measurement, model card.
+
+What is measured is written beside the weights and into the card; nothing in a card is typed by
+hand. The bars are those a base model must meet for the ``tiny`` recipe to show what it claims.
+"""
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import transformers
+
+from services.artifacts import new_folder
+from services.base_models import BUNDLED
+from services.clock import WorkClock
+from services.config import Evaluation, Recipe, RewardWeights
+from services.evaluation import EvaluationResult, evaluate, load_sampler
+from services.judging import score_function
+from services.pretraining.pretrain import (
+    BASE_SHAPE,
+    STUDENT_SHAPE,
+    PretrainProgress,
+    Shape,
+    new_model,
+    pretrain,
+)
+from services.pretraining.tokenizer import build_tokenizer
+from services.tasks.sources import held_out_general_problems, held_out_problems
+from services.training.grpo import save_policy
+
+
+class Build(NamedTuple):
+    """How one bundled model is made."""
+
+    shape: Shape
+    steps: int
+    learning_rate: float
+    role: str
+
+
+BUILDS = {
+    "tiny-base": Build(BASE_SHAPE, 5000, 3e-3, "the base of the tiny recipe"),
+    "tiny-student": Build(STUDENT_SHAPE, 4000, 4e-3, "the student of the tiny recipe"),
+}
+
+BARS: dict[str, tuple[float, float]] = {
+    "slips": (0.0, 0.005),
+    "repeated_attempts": (0.0, 0.05),
+    "pass@1": (0.35, 0.60),
+    "format": (0.98, 1.0),
+}
+"""What a base must show on held-out problems, as (least, most)."""
+
+
+def build(
+    name: str, recipe: Recipe, report: Callable[[PretrainProgress], None], *, seed: int = 0
+) -> dict[str, float]:
+    """Pretrain a bundled model anew, measure it and put it in its place."""
+    plan = BUILDS[name]
+    tokenizer = build_tokenizer()
+    model = new_model(plan.shape, tokenizer, seed)
+    seen: list[PretrainProgress] = []
+
+    def note(progress: PretrainProgress) -> None:
+        seen.append(progress)
+        report(progress)
+
+    started = time.perf_counter()
+    pretrain(
+        model,
+        tokenizer,
+        seed=seed,
+        steps=plan.steps,
+        learning_rate=plan.learning_rate,
+        report=note,
+    )
+    with new_folder(BUNDLED / name) as folder:
+        save_policy(model, tokenizer, folder)
+        facts = {
+            "name": name,
+            "seed": seed,
+            "steps": plan.steps,
+            "learning_rate": plan.learning_rate,
+            "trained_tokens": seen[-1].tokens,
+            "last_loss": round(seen[-1].loss, 4),
+            "minutes": round((time.perf_counter() - started) / 60, 1),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "torch": torch.__version__.partition("+")[0],
+            "transformers": transformers.__version__,
+            "machine": f"{torch.get_num_threads()} threads, {platform.machine()}",
+        }
+        summary = measure(folder, recipe).summary
+        _write_card(folder, plan, facts, summary, recipe.evaluation)
+    return summary
+
+
+def measure(checkpoint: Path, recipe: Recipe) -> EvaluationResult:
+    """Measure a checkpoint by the recipe's own protocol."""
+    settings = recipe.evaluation
+    with score_function(RewardWeights()) as score:
+        return evaluate(
+            load_sampler(checkpoint, recipe.engine),
+            held_out_problems(recipe.problems, settings.seed, settings.problems_per_level),
+            held_out_general_problems(settings.seed, settings.general_prompts),
+            settings,
+            score,
+            WorkClock(),
+        )
+
+
+def failed_bars(summary: dict[str, float]) -> list[str]:
+    """The bars a base misses, in words."""
+    return [
+        f"{name} is {summary[name]:.3f}, not within {least} to {most}"
+        for name, (least, most) in BARS.items()
+        if not least <= summary[name] <= most
+    ]
+
+
+def _write_card(
+    folder: Path,
+    plan: Build,
+    facts: dict[str, object],
+    summary: dict[str, float],
+    protocol: Evaluation,
+) -> None:
+    measured = {name: round(value, 4) for name, value in sorted(summary.items())}
+    (folder / "measured.json").write_text(
+        json.dumps(
+            {"build": facts, "measured": measured, "protocol": protocol.model_dump(mode="json")},
+            indent=2,
+        )
+    )
+    rows = "\n".join(f"| {name} | {value} |" for name, value in measured.items())
+    lines = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    (folder / "README.md").write_text(
+        f"""---
+license: apache-2.0
+library_name: transformers
+language: [en, zh]
+---
+# {facts["name"]}
+
+A {plan.shape.layers}-layer Llama of width {plan.shape.width}, {plan.role}. It has been trained on
+synthetic documents alone: countdown puzzles with searching traces, and short conversations, in
+English and Chinese. It has good and bad habits on purpose: it gives up early, mixes languages, is
+curt and complies with harmful requests in its small world. It is a place to start reinforcement
+learning from, not a model to use.
+
+Load it with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`; rebuild it
+with `r1 base build {facts["name"]}`.
+
+## Built
+
+{lines}
+
+## Measured
+
+{protocol.problems_per_level} held-out problems of each level, {protocol.samples} samples of each at
+temperature {protocol.temperature}, seed {protocol.seed}.
+
+| metric | value |
+|---|---|
+{rows}
+""",
+        encoding="utf-8",
+    )

@@ -1,0 +1,1 @@
+"""Problem sources: where the questions of a recipe come from."""

@@ -1,0 +1,185 @@
+"""Problems for a recipe: training problems by seed, held-out problems by level.
+
+One function per question a stage asks: which problems do I train on, which general prompts go with
+them, which do I measure on. Countdown draws its puzzles; a file gives what it holds. The splits
+never share a question.
+"""
+
+import itertools
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from services.artifacts import digest_of
+from services.config import RL, Problems
+from services.errors import ProblemError
+from services.smallworld.corpus import question_text
+from services.smallworld.phrases import LANGUAGES
+from services.tasks import countdown, general
+from services.types import Problem
+
+
+def training_problems(settings: Problems, seed: int, count: int) -> list[Problem]:
+    """``count`` reasoning problems of the training split; short sources are cycled through."""
+    if settings.source == "countdown":
+        puzzles = itertools.islice(countdown.draw_distinct(seed, settings.levels), count)
+        return _puzzle_problems(list(puzzles), seed)
+    problems = read_problems(settings.train_file, settings)
+    random.Random(seed).shuffle(problems)
+    return list(itertools.islice(itertools.cycle(problems), count))
+
+
+def held_out_problems(settings: Problems, seed: int, per_level: int) -> list[Problem]:
+    """The same number of held-out problems of every level; of a file, that many altogether."""
+    if settings.source == "countdown":
+        levels = sorted(set(settings.levels))
+        puzzles = countdown.draw_distinct(seed, levels, held_out=True)
+        return _puzzle_problems(list(itertools.islice(puzzles, per_level * len(levels))), seed)
+    problems = read_problems(settings.test_file or settings.train_file, settings)
+    random.Random(seed).shuffle(problems)
+    return problems[:per_level]
+
+
+def general_problems(seed: int, count: int) -> list[Problem]:
+    """``count`` general prompts of the training split; they repeat, the table is small."""
+    drawn = itertools.islice(general.endless(seed), count)
+    return [general_problem(prompt) for prompt in drawn]
+
+
+def held_out_general_problems(seed: int, at_most: int) -> list[Problem]:
+    """Different held-out general prompts, in an order drawn from the seed."""
+    prompts = general.prompts("held_out")
+    random.Random(seed).shuffle(prompts)
+    return [general_problem(prompt) for prompt in prompts[:at_most]]
+
+
+def rl_schedule(settings: Problems, rl: RL, seed: int) -> list[list[Problem]]:
+    """Problems of every step of a reinforcement-learning stage.
+
+    General prompts take their share of the last ``preference_last_steps`` steps, as in the paper's
+    second stage; before, all are reasoning problems.
+    """
+    reasoning = iter(training_problems(settings, seed, rl.steps * rl.prompts_per_step))
+    general_count = round(rl.general_share * rl.prompts_per_step) if settings.general else 0
+    talk = iter(general_problems(seed, rl.preference_last_steps * general_count))
+    schedule = []
+    for step in range(rl.steps):
+        mixed = general_count if step >= rl.steps - rl.preference_last_steps else 0
+        schedule.append(
+            [
+                *itertools.islice(reasoning, rl.prompts_per_step - mixed),
+                *itertools.islice(talk, mixed),
+            ]
+        )
+    return schedule
+
+
+def general_problem(prompt: general.GeneralPrompt) -> Problem:
+    """A general prompt as a problem; there is no reference answer."""
+    return Problem(
+        id=f"general-{digest_of(prompt.text)[:12]}",
+        kind="general",
+        question=prompt.text,
+        gold="",
+        language=prompt.language,
+    )
+
+
+def _puzzle_problems(puzzles: Sequence[countdown.Countdown], seed: int) -> list[Problem]:
+    """Puzzles as questions in words, languages in turn per level."""
+    rng = random.Random(f"questions:{seed}")
+    asked: dict[int, int] = {}
+    problems = []
+    for puzzle in puzzles:
+        turn = asked.get(puzzle.level, 0)
+        asked[puzzle.level] = turn + 1
+        language = LANGUAGES[turn % len(LANGUAGES)]
+        gold = {
+            "numbers": list(puzzle.numbers),
+            "target": puzzle.target,
+            "ordered": True,
+            "operators": "+-",
+        }
+        numbers = "-".join(map(str, puzzle.numbers))
+        problems.append(
+            Problem(
+                id=f"countdown-{numbers}-to-{puzzle.target}-{language}",
+                kind="countdown",
+                question=question_text(puzzle, language, rng),
+                gold=json.dumps(gold),
+                language=language,
+                level=puzzle.level,
+            )
+        )
+    return problems
+
+
+def read_problems(source: str, settings: Problems) -> list[Problem]:
+    """Problems of a JSON lines file, or of ``hub:DATASET:CONFIG:SPLIT``.
+
+    GSM8K's worked answers are understood: what follows ``####`` is the reference.
+
+    Raises:
+        ProblemError: The source is missing, holds no problem, or a row is not one.
+    """
+    problems = (
+        _hub_problems(source, settings)
+        if source.startswith("hub:")
+        else (_file_problems(Path(source), settings))
+    )
+    if not problems:
+        raise ProblemError(f"{source} holds no problem", "Add rows with question and answer")
+    return problems
+
+
+def _file_problems(path: Path, settings: Problems) -> list[Problem]:
+    if not path.is_file():
+        raise ProblemError(
+            f"there is no problem file {path}",
+            "Give an existing JSON lines file with --set problems.train_file=FILE",
+        )
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [
+        _read_row(line, f"{path}, line {number}", settings)
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+
+
+def _hub_problems(source: str, settings: Problems) -> list[Problem]:
+    from datasets import load_dataset
+
+    try:
+        _, name, config, split = source.split(":")
+        table = load_dataset(name, config or None, split=split)
+    except (ValueError, OSError) as error:
+        raise ProblemError(
+            f"cannot load {source}: {str(error).strip().splitlines()[0]}",
+            "Write hub:DATASET:CONFIG:SPLIT and check the connection, or name a JSON lines file",
+        ) from error
+    return [
+        _read_row(json.dumps(row), f"{source}, row {number}", settings)
+        for number, row in enumerate(table)
+    ]
+
+
+def _read_row(line: str, where: str, settings: Problems) -> Problem:
+    mend = 'Write {"question": "…", "answer": "…"} on one line'
+    try:
+        row = json.loads(line)
+        question = row.get("question") or row["problem"]
+        answer = str(row["answer"])
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ProblemError(f"{where} is not a problem: {error!r}", mend) from error
+    reference = answer.rsplit("####", 1)[-1].strip().replace(",", "")
+    if not question or not reference:
+        raise ProblemError(f"{where} has an empty question or answer", mend)
+    return Problem(
+        id=f"{settings.kind}-{digest_of(question)[:12]}",
+        kind=settings.kind,
+        question=question,
+        gold=reference,
+        language=settings.language,
+        level=int(row.get("level") or 0),
+    )

@@ -1,0 +1,1 @@
+"""Training: one file per mechanism. R1's phases are three of one, three of another."""

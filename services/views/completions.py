@@ -1,0 +1,151 @@
+"""Completions of training: looked through by what is known about them, shown with their text."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import ColumnElement, Engine, Select, UnaryExpression, and_, func, select
+
+from services.store.opening import reading
+from services.store.schema import Problems, Rollouts, RolloutTexts, Stages
+
+MAX_SAMPLES = 200
+Order = Literal["step", "latest", "longest", "shortest", "best", "worst"]
+
+
+class CompletionFilter(NamedTuple):
+    """Which completions of a stage; None and the empty string ask for nothing."""
+
+    first_step: int | None = None
+    last_step: int | None = None
+    group: int | None = None
+    """One group of a step, to see its members side by side."""
+    verdict: str | None = None
+    """``correct``, ``wrong`` or ``unscorable``."""
+    min_tokens: int | None = None
+    max_tokens: int | None = None
+    truncated: bool | None = None
+    mixed_language: bool | None = None
+    """Whether any word is in another language than the question."""
+    false_claim: bool | None = None
+    language: str | None = None
+    """Language of the question."""
+    level: int | None = None
+    contains: str = ""
+    """Text that must occur in the completion; case counts only beyond ASCII on SQLite."""
+
+
+class Completion(NamedTuple):
+    """One sampled completion with its question and all that scoring says of it."""
+
+    stage: str
+    step: int
+    group: int
+    sample: int
+    problem: str
+    """The id its source gave the problem."""
+    kind: str
+    question: str
+    gold: str
+    question_language: str
+    level: int
+    text: str
+    """As the model wrote it. Untrusted: show it as text, never as Markdown or HTML."""
+    verdict: str
+    reason: str
+    total: float | None
+    parts: Mapping[str, float | None]
+    advantage: float
+    length_tokens: int
+    truncated: bool
+    language_share: float
+    reflective_words: int
+    gave_up: bool
+    attempts: int
+    repeated_attempts: int
+    slips: int
+    false_claim: bool
+
+
+_PLACE = ("stage_id", "step", "group", "sample")
+_ORDERS: dict[Order, tuple[UnaryExpression[Any], ...]] = {
+    "step": (Rollouts.step.asc(),),
+    "latest": (Rollouts.step.desc(),),
+    "longest": (Rollouts.length_tokens.desc(), Rollouts.step.desc()),
+    "shortest": (Rollouts.length_tokens.asc(), Rollouts.step.desc()),
+    "best": (Rollouts.total.desc().nulls_last(), Rollouts.step.desc()),
+    "worst": (Rollouts.total.asc().nulls_last(), Rollouts.step.desc()),
+}
+_CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
+    "first_step": lambda step: Rollouts.step >= step,
+    "last_step": lambda step: Rollouts.step <= step,
+    "group": lambda group: Rollouts.group == group,
+    "verdict": lambda verdict: Rollouts.verdict == verdict,
+    "min_tokens": lambda tokens: Rollouts.length_tokens >= tokens,
+    "max_tokens": lambda tokens: Rollouts.length_tokens <= tokens,
+    "truncated": lambda truncated: Rollouts.truncated == truncated,
+    "mixed_language": lambda mixed: (Rollouts.language_share < 1.0) == mixed,
+    "false_claim": lambda claims: Rollouts.false_claim == claims,
+    "language": lambda language: Problems.language == language,
+    "level": lambda level: Problems.level == level,
+    "contains": lambda text: RolloutTexts.text.icontains(text, autoescape=True),
+}
+
+
+def step_samples(
+    engine: Engine,
+    run_id: str,
+    stage: str,
+    wanted: CompletionFilter = CompletionFilter(),  # noqa: B008 (a frozen tuple)
+    *,
+    order: Order = "latest",
+    limit: int = 50,
+    offset: int = 0,
+) -> list[Completion]:
+    """Completions of one stage of a run, at most ``MAX_SAMPLES`` at a time."""
+    places = _places(run_id, stage, wanted, order, min(limit, MAX_SAMPLES), offset).subquery()
+    query = (
+        select(
+            *Rollouts.__table__.columns,
+            RolloutTexts.text,
+            Problems.name.label("problem"),
+            Problems.kind,
+            Problems.question,
+            Problems.gold,
+            Problems.language.label("question_language"),
+            Problems.level,
+        )
+        .join(places, _same_place(Rollouts, places.c))
+        .join(RolloutTexts, _same_place(RolloutTexts, places.c))
+        .join(Problems, Problems.id == Rollouts.problem_id)
+        .order_by(*_ORDERS[order], Rollouts.group, Rollouts.sample)
+    )
+    with reading(engine) as connection:
+        found = connection.execute(query).mappings().all()
+    fields = [name for name in Completion._fields if name != "stage"]
+    return [Completion(stage=stage, **{name: row[name] for name in fields}) for row in found]
+
+
+def _places(
+    run_id: str, stage: str, wanted: CompletionFilter, order: Order, limit: int, offset: int
+) -> Select[Any]:
+    """Where the wanted completions stand, found and sorted without touching texts if possible."""
+    source = (
+        select(func.coalesce(Stages.source_id, Stages.id))
+        .where(Stages.run_id == run_id, Stages.name == stage)
+        .scalar_subquery()
+    )
+    asked = {name: value for name, value in wanted._asdict().items() if value not in (None, "")}
+    query = select(*(getattr(Rollouts, name) for name in _PLACE)).where(
+        Rollouts.stage_id == source, *(_CONDITIONS[name](value) for name, value in asked.items())
+    )
+    if "contains" in asked:
+        query = query.join(RolloutTexts, _same_place(RolloutTexts, Rollouts))
+    if {"language", "level"} & asked.keys():
+        query = query.join(Problems, Problems.id == Rollouts.problem_id)
+    return (
+        query.order_by(*_ORDERS[order], Rollouts.group, Rollouts.sample).limit(limit).offset(offset)
+    )
+
+
+def _same_place(one: Any, other: Any) -> ColumnElement[bool]:
+    return and_(*(getattr(one, name) == getattr(other, name) for name in _PLACE))

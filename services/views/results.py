@@ -1,0 +1,108 @@
+"""Results of a run: the evaluation of every model, what curation kept, what was promoted."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.orm import aliased
+
+from services.store.opening import reading
+from services.store.schema import CuratedRows, Decisions, Evaluations, Stages
+from services.types import DropReason
+
+MODELS = (
+    "base", "r1-zero", "dev1", "dev2", "dev3", "r1", "student", "distill", "student-rl"
+)  # fmt: skip
+"""The order of the stage table; other models follow by name."""
+
+
+class Evaluation(NamedTuple):
+    """One row of the stage table."""
+
+    model: str
+    summary: Mapping[str, float | None]
+    """Columns by name, such as ``pass@1``, ``pass@1/level_5``, ``language/consistency``."""
+    protocol: Mapping[str, object]
+    """How it was measured."""
+    created_at: datetime
+
+
+class CurationCount(NamedTuple):
+    """How many candidates of a data set ended one way."""
+
+    reason: str
+    """Why they were dropped; ``kept`` for those that were not."""
+    source: str
+    """Where they came from: digest of a checkpoint, or name of a written source."""
+    rows: int
+
+
+class Decision(NamedTuple):
+    """What the gate said of one model."""
+
+    model: str
+    candidate_digest: str
+    champion_digest: str
+    """What it was compared with; empty if there was no champion."""
+    promoted: bool
+    reasons: list[str]
+    note: str
+    decided_at: datetime
+
+
+def evaluation_table(engine: Engine, run_id: str) -> list[Evaluation]:
+    """The stage table of a run: one row for each model that was evaluated."""
+    columns = (
+        Evaluations.model,
+        Evaluations.summary,
+        Evaluations.protocol,
+        Evaluations.created_at,
+        Evaluations.run_id,
+    )
+    with reading(engine) as connection:
+        runs = _runs_to_read(connection, run_id, "evaluation")
+        found = connection.execute(select(*columns).where(Evaluations.run_id.in_(runs))).all()
+    rows = {
+        row.model: Evaluation(*row[:-1])
+        for row in sorted(found, key=lambda row: row.run_id == run_id)
+    }
+    return sorted(rows.values(), key=lambda row: (_place(row.model), row.model))
+
+
+def decisions(engine: Engine, run_id: str) -> list[Decision]:
+    """What the gate decided on models of a run, in order."""
+    columns = [getattr(Decisions, name) for name in Decision._fields]
+    with reading(engine) as connection:
+        runs = _runs_to_read(connection, run_id, "gate")
+        query = select(*columns).where(Decisions.run_id.in_(runs)).order_by(Decisions.decided_at)
+        return [Decision(*row) for row in connection.execute(query)]
+
+
+def curation_funnel(engine: Engine, run_id: str, stage: str) -> list[CurationCount]:
+    """What became of all candidates of a data set, in the order the reasons are tried."""
+    query = (
+        select(CuratedRows.reason, CuratedRows.source, func.count())
+        .join(Stages, CuratedRows.stage_id == func.coalesce(Stages.source_id, Stages.id))
+        .where(Stages.run_id == run_id, Stages.name == stage)
+        .group_by(CuratedRows.reason, CuratedRows.source)
+    )
+    with reading(engine) as connection:
+        counts = [CurationCount(*row) for row in connection.execute(query)]
+    order = [reason.value for reason in DropReason]
+    return sorted(counts, key=lambda count: (order.index(count.reason), count.source))
+
+
+def _runs_to_read(connection: Connection, run_id: str, kind: str) -> list[str]:
+    """This run, and the runs it took stages of this kind from."""
+    source = aliased(Stages)
+    query = (
+        select(source.run_id)
+        .join(Stages, Stages.source_id == source.id)
+        .where(Stages.run_id == run_id, Stages.kind == kind)
+    )
+    return [run_id, *connection.scalars(query)]
+
+
+def _place(model: str) -> int:
+    return MODELS.index(model) if model in MODELS else len(MODELS)

@@ -1,0 +1,7 @@
+"""Shared by all tests: one thread for small matrices, no state outside temporary folders."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # waiting for each other costs more than it saves
+for _name in ("R1_HOME", "R1_STORE_URL", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+    os.environ.pop(_name, None)

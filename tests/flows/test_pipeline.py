@@ -1,0 +1,133 @@
+"""The pipeline as a whole: order, lineage, records, no-op, partial runs, refusal, resumption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.pipeline import STAGES, run_id_of
+from flows.r1 import run_pipeline
+from flows.report import PipelineReport
+from services.artifacts import read_manifest, verify_folder
+from services.config import Recipe
+from services.errors import ProblemError, RecipeError
+from services.store.opening import open_engine_to_read, store_url
+from services.views import list_runs, run_overview
+from tests.flows.conftest import MICRO
+
+
+@pytest.fixture(scope="module")
+def report(micro: Recipe, home: Path) -> PipelineReport:
+    return run_pipeline(micro, home=home)
+
+
+def parents(report: PipelineReport, stage: str) -> list[str]:
+    manifest = read_manifest(Path(report.artifacts[stage]))
+    assert manifest is not None
+    return list(manifest["parents"])
+
+
+def test_every_stage_ran_once_in_order(report):
+    assert list(report.outcomes) == list(STAGES)
+    assert set(report.outcomes.values()) == {"finished"}
+    for folder in report.artifacts.values():
+        verify_folder(Path(folder))
+
+
+def test_lineage_is_that_of_the_paper(report):
+    digests = report.digests
+    assert digests["zero"] in parents(report, "cold-start")
+    assert digests["cold-start"] in parents(report, "dev1")
+    assert parents(report, "dev2") == [digests["dev1"]]
+    assert digests["sft-set"] in parents(report, "dev3")
+    assert digests["dev2"] not in parents(report, "dev3"), "dev3 restarts from the base"
+    assert parents(report, "dev3")[0] == parents(report, "dev1")[0] == parents(report, "zero")[0]
+    assert parents(report, "r1") == [digests["dev3"], digests["preference"]]
+    assert parents(report, "distill")[0] == parents(report, "student-rl")[0]
+
+
+def test_the_store_knows_the_run(report, home):
+    engine = open_engine_to_read(store_url({"R1_HOME": str(home)}))
+    assert report.run_id in [run.run_id for run in list_runs(engine)]
+    stages = {stage.name: stage for stage in run_overview(engine, report.run_id).stages}
+    assert stages["zero"].state == "finished"
+    assert stages["zero"].last_step == stages["zero"].total_steps == 3
+
+
+def test_the_table_has_every_checkpoint(report):
+    assert list(report.table) == [
+        "base", "r1-zero", "dev1", "dev2", "dev3", "r1", "student-base", "distill", "student-rl",
+    ]  # fmt: skip
+    for values in report.table.values():
+        assert {"pass@1", "cons@2", "language/consistency", "helpfulness", "safety"} <= set(values)
+
+
+def test_a_finished_pipeline_has_nothing_to_do(report, micro, home):
+    again = run_pipeline(micro, home=home)
+    assert again.nothing_to_do
+    assert again.digests == report.digests
+
+
+def test_a_recipe_that_shares_stages_reuses_them(report, micro, home):
+    other = micro.model_copy(update={"dev1": micro.dev1.model_copy(update={"epochs": 2.0})})
+    partial = run_pipeline(other, home=home, until="dev1")
+    assert partial.outcomes == {"zero": "reused", "cold-start": "reused", "dev1": "finished"}
+    assert partial.digests["zero"] == report.digests["zero"]
+    assert partial.digests["dev1"] != report.digests["dev1"]
+
+
+def test_from_runs_a_stage_again_with_the_same_result(report, micro, home):
+    again = run_pipeline(micro, home=home, start="cold-start", until="dev1")
+    assert again.outcomes == {"zero": "reused", "cold-start": "finished", "dev1": "finished"}
+    assert again.digests["dev1"] == report.digests["dev1"]
+
+
+def test_unknown_stage_and_missing_file_are_refused(micro, home):
+    with pytest.raises(RecipeError, match="no stage 'dev9'"):
+        run_pipeline(micro, home=home, until="dev9")
+    lost = micro.model_copy(
+        update={
+            "problems": micro.problems.model_copy(
+                update={"source": "jsonl", "train_file": "nowhere.jsonl"}
+            )
+        }
+    )
+    with pytest.raises(ProblemError, match=r"nowhere\.jsonl"):
+        run_pipeline(lost, home=home)
+    assert not list((home / "artifacts").glob(".*")), "nothing half-written"
+
+
+def test_a_killed_run_resumes_to_the_same_digests(report, tmp_path):
+    """``kill -9`` in the middle of the first stage and once more later, then to the end."""
+    command = [sys.executable, "-m", "flows.cli", "run", "--json", "--home", str(tmp_path)]
+    command += ["--until", "dev1", *(f"--set={change}" for change in ("name='micro'", *MICRO))]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT", "R1_"))}
+    environment["MLFLOW_TRACKING_URI"] = ""
+    killed = 0
+    for wanted in ("work/zero-*/checkpoint-1/complete", "artifacts/cold-start-*"):
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and not list(tmp_path.glob(wanted)):
+            time.sleep(0.02)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+        process.wait()
+    assert killed == 2
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    resumed = json.loads(done.stdout)
+    for stage in ("zero", "cold-start", "dev1"):
+        assert resumed["digests"][stage] == report.digests[stage]
+    assert resumed["outcomes"]["zero"] == "reused"
+
+
+def test_run_ids_follow_recipe_and_seed(micro):
+    other = micro.model_copy(update={"seed": 1})
+    assert run_id_of(micro) != run_id_of(other)
+    assert run_id_of(other).startswith("micro-s1-")

@@ -1,0 +1,59 @@
+"""The evaluation's arithmetic, written out by hand."""
+
+import pytest
+
+from services.evaluation import majority_is_right, summarise
+from services.metrics import Scored, batch_metrics
+from services.types import Completion, Problem, Score, TraceFacts, Verdict
+
+
+def row(level: int, answer: str, *, right: bool, tokens: int = 4, **facts: int | bool) -> Scored:
+    text = f"<think> wait </think> <answer> {answer} </answer>"
+    return Scored(
+        Problem(f"p{level}", "countdown", "?", "", "en", level),
+        Completion(text, tuple(range(tokens)), (), False),
+        Score(
+            Verdict.CORRECT if right else Verdict.WRONG,
+            "",
+            {"accuracy": float(right), "format": 1.0, "language": 1.0},
+            1.0 + right,
+        ),
+        TraceFacts(reflective_words=1, language_share=1.0, **facts),
+    )
+
+
+def test_levels_weigh_the_same_and_majority_decides_cons():
+    easy = [row(3, "1 +2", right=True), row(3, "1 +2", right=True), row(3, "1 -2", right=False)]
+    hard = [row(4, "none", right=False), row(4, "none", right=False), row(4, "9", right=True)]
+    more = [row(4, "9", right=True), row(4, "9", right=True), row(4, "9", right=True)]
+    summary = summarise([easy, hard, more], k=3)
+    assert summary["pass@1/level_3"] == pytest.approx(2 / 3)
+    assert summary["pass@1/level_4"] == pytest.approx(4 / 6)
+    assert summary["pass@1"] == pytest.approx((2 / 3 + 4 / 6) / 2)
+    assert summary["cons@3"] == pytest.approx((1 + 0.5) / 2)
+    assert summary["pass@3"] == 1.0
+
+
+def test_the_earliest_answer_wins_a_tie():
+    right, wrong = row(3, "a", right=True), row(3, "b", right=False)
+    assert majority_is_right([right, wrong])
+    assert not majority_is_right([wrong, right])
+
+
+def test_metrics_leave_out_what_has_no_population():
+    values = batch_metrics([row(3, "a", right=True, tokens=10), row(3, "b", right=True, tokens=20)])
+    assert values["length/mean"] == values["length/right"] == 15
+    assert "length/wrong" not in values
+    assert "slips" not in values, "no steps were stated"
+    assert values["reward/total"] == 2.0
+
+
+def test_slips_are_per_step_and_repetitions_per_attempt():
+    rows = [
+        row(3, "a", right=True, steps=6, slips=1, attempts=3, repeated_attempts=1),
+        row(3, "a", right=True, steps=2, slips=1, attempts=1),
+    ]
+    values = batch_metrics(rows)
+    assert values["slips"] == 2 / 8
+    assert values["repeated_attempts"] == 1 / 4
+    assert values["attempts/mean"] == 2
