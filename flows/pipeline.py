@@ -19,7 +19,7 @@ from prefect.artifacts import create_table_artifact
 from pydantic import BaseModel
 
 from flows.progress import StageProgress
-from services.artifacts import digest_of, new_folder, read_manifest
+from services.artifacts import digest_of, new_folder, only_one, read_manifest, remove_torn
 from services.clock import WorkClock
 from services.config import Recipe
 from services.errors import R1Error, RecipeError
@@ -48,6 +48,13 @@ class UntilReached(Exception):
 def run_id_of(recipe: Recipe) -> str:
     """The name of a recipe's pipeline; the same recipe and seed always have the same."""
     return f"{recipe.name}-s{recipe.seed}-{recipe_digest(recipe)[:8]}"
+
+
+def require_stages(*names: str | None) -> None:
+    """Refuse names that no stage has; None is no name."""
+    for name in filter(None, names):
+        if name not in STAGES:
+            raise RecipeError(f"there is no stage {name!r}", f"Choose one of {', '.join(STAGES)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,8 +263,10 @@ def execute(
     )
     facts["mlflow_run_id"] = track.mlflow_run_id
     try:
-        with track, new_folder(folder, facts) as output:
-            body(StageRun(plan, key, output, work, pipeline, track, facts))
+        with only_one(work.with_suffix(".lock")):
+            remove_torn(folder)
+            with track, new_folder(folder, facts) as output:
+                body(StageRun(plan, key, output, work, pipeline, track, facts))
     except BaseException:
         store.end_stage(run_id, plan.name, "failed", seconds=time.perf_counter() - started)
         raise
@@ -290,9 +299,6 @@ def open_pipeline(
     recipe: Recipe, home: Path, progress: StageProgress, *, until: str | None, start: str | None
 ) -> Iterator[Pipeline]:
     """Open the services of a run, and close its records however it ends."""
-    for stage in filter(None, (until, start)):
-        if stage not in STAGES:
-            raise RecipeError(f"there is no stage {stage!r}", f"Choose one of {', '.join(STAGES)}")
     run_id = run_id_of(recipe)
     store = open_store(store_url())
     store.begin_run(

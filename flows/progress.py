@@ -66,6 +66,10 @@ class StageProgress:
             self.console.print(f"{self._stage}: step {done}/{self._total}  {numbers}")
             self._last_line = time.monotonic()
 
+    def say(self, line: str) -> None:
+        """A line above the bars."""
+        self.bars.console.print(line, markup=False, highlight=False)
+
     def finish(self, note: str) -> None:
         """The stage is done."""
         if self._bar is not None:

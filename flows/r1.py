@@ -23,7 +23,7 @@ from rich.console import Console
 
 from flows import release, stages
 from flows.environment import home_folder, prepare_environment
-from flows.pipeline import Pipeline, UntilReached, open_pipeline, run_id_of
+from flows.pipeline import Pipeline, UntilReached, open_pipeline, require_stages, run_id_of
 from flows.progress import StageProgress
 from flows.report import PipelineReport, finished_report, make_report, write_report
 from services.config import Recipe
@@ -95,6 +95,7 @@ def run_pipeline(
         started: ``time.perf_counter()`` of the moment the wall time counts from; by default now.
     """
     started = time.perf_counter() if started is None else started
+    require_stages(until, start)
     folder = home_folder(home)
     prepare_environment(folder)
     if start is None:

@@ -63,7 +63,7 @@ def gate(
             champion_digest=champion.digest if champion else "",
             promoted=decision.promote,
             reasons=decision.reasons,
-            note=said,
+            note=said.partition(":")[0],
         )
         stage.facts["decision"] = said
         text = json.dumps({"decision": said, "reasons": decision.reasons}, indent=2)

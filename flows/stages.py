@@ -21,9 +21,10 @@ from services.curation import (
     summarise,
 )
 from services.errors import RewardError
-from services.evaluation import evaluate, load_sampler, sample_scored
+from services.evaluation import evaluate, load_sampler, sample_groups, sample_scored
 from services.judging import Judges, score_function
 from services.prompts import r1_prompt
+from services.reward_check import dry_run
 from services.sampling import SamplingSettings
 from services.tasks import general
 from services.tasks.sources import (
@@ -46,6 +47,8 @@ from services.types import CheckpointRef, CuratedRow, DatasetRef, DropReason
 
 ROWS_FILE = "rows.jsonl"
 SUMMARIES_FILE = "summaries.json"
+DRY_RUN_PROBLEMS = 16
+DRY_RUN_SAMPLES = 4
 SEED_STRIDE = 1_000
 """Stages draw their problems from seeds this far apart, so that none repeats another's."""
 
@@ -79,6 +82,8 @@ def reinforce(
     )
 
     def body(stage: StageRun) -> None:
+        if name == "zero" and not stage.work.exists():
+            _try_rewards(pipeline, policy, settings)
         job = RLJob(
             policy=Path(policy.path),
             output=stage.output,
@@ -88,10 +93,38 @@ def reinforce(
             stream=f"seed-{recipe.seed}/{name}",
             schedule=rl_schedule(recipe.problems, settings, _seed(pipeline, name)),
         )
-        with score_function(settings.weights, _judges(pipeline, preference)) as score:
+        with score_function(
+            settings.weights,
+            _judges(pipeline, preference),
+            shaping=settings.shaping,
+            target_language=settings.target_language,
+        ) as score:
             train_rl(job, score, stage, pipeline.clock)
 
     return pipeline.checkpoint(plan, body)
+
+
+def _try_rewards(pipeline: Pipeline, base: CheckpointRef, settings: RL) -> None:
+    """Score a few samples of the base first, and stop where training would be blind."""
+    recipe = pipeline.recipe
+    if recipe.check_rewards == "off":
+        return
+    problems = training_problems(recipe.problems, _seed(pipeline, "zero"), DRY_RUN_PROBLEMS)
+    with pipeline.clock.measure("sampling"):
+        groups = sample_groups(
+            load_sampler(Path(base.path), recipe.engine),
+            problems,
+            DRY_RUN_SAMPLES,
+            SamplingSettings(settings.temperature, settings.max_new_tokens),
+            f"seed-{recipe.seed}/dry-run",
+        )
+    with pipeline.clock.measure("scoring"):
+        texts = [[completion.text for completion in group] for group in groups]
+        fault = dry_run(problems, texts, settings.weights).fault
+    if fault and recipe.check_rewards == "stop":
+        raise fault
+    if fault:
+        pipeline.progress.say(f"warning: {fault.what}")
 
 
 def fine_tune(

@@ -5,6 +5,7 @@ reader can tell a whole artifact from a damaged one, and a stage can be skipped 
 is already there.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -72,6 +73,31 @@ def new_folder(target: Path, facts: Mapping[str, Any] | None = None) -> Iterator
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_torn(target: Path) -> None:
+    """Remove what killed writers of ``target`` left; only for who knows that none is at work."""
+    for torn in target.parent.glob(f".{target.name}.*"):
+        shutil.rmtree(torn)
+
+
+@contextmanager
+def only_one(lock: Path) -> Iterator[None]:
+    """Hold a lock file while the block runs; the system lets go of it however we end.
+
+    Raises:
+        ArtifactError: Another process holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ArtifactError(
+                f"another process is at work on {lock.stem}",
+                "Wait until it is done (r1 runs shows it), or stop it first",
+            ) from error
+        yield  # the file stays: removing it would let two processes hold two files of one name
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

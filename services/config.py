@@ -14,6 +14,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0.0)]
 
 
 class Settings(BaseModel):
@@ -78,6 +79,21 @@ class RewardWeights(Settings):
     """Weight of the preference model on general prompts."""
 
 
+class Shaping(Settings):
+    """Optional parts of the reward formula, off by default as the paper has none of them."""
+
+    overlong: Weight = 0.0
+    """Weight of the penalty on completions close to the length limit."""
+    overlong_tokens: Natural = 0
+    """Over how many tokens before the limit that penalty grows."""
+    repetition: Weight = 0.0
+    """Weight of the penalty on n-grams said before."""
+    repetition_words: Count = 4
+    """n of the n-grams."""
+    length: Weight = 0.0
+    """Weight of the penalty on length."""
+
+
 class RL(Settings):
     """One reinforcement-learning stage: GRPO as in the paper (v2 B.4.1, table A3)."""
 
@@ -115,6 +131,10 @@ class RL(Settings):
     """Gradient clipping."""
     weights: RewardWeights = RewardWeights()
     """The reward formula."""
+    shaping: Shaping = Shaping()
+    """Its optional parts."""
+    target_language: str = ""
+    """Language that thoughts should be in, as an ISO 639-1 code; empty: each question's own."""
     general_share: Share = 0.0
     """Share of questions that are general prompts."""
     preference_last_steps: Natural = 0
@@ -229,6 +249,9 @@ class Recipe(Settings):
     """Seed of initialisation, problem order and sampling."""
     engine: Engine = Engine()
     """Where and how computation runs."""
+    check_rewards: Literal["stop", "warn", "off"] = "stop"
+    """What to do when samples of the base say that a reward part is constant, or a reference does
+    not verify against itself; asked before the first stage."""
     models: Models = Models()
     """The models that enter."""
     problems: Problems = Problems()

@@ -18,13 +18,13 @@ from services.clock import WorkClock
 from services.config import Engine, Evaluation
 from services.metrics import Scored, batch_metrics
 from services.prompts import parse, r1_prompt
-from services.sampling import SampleRequest, SamplingSettings
+from services.sampling import GroupDone, SampleRequest, SamplingSettings
 from services.sampling.local import LocalSampler
 from services.tasks import general
 from services.traces import facts_of
 from services.training.grpo import ScoreFunction, load_policy, stream_seed
 from services.training.machine import device_of
-from services.types import EvaluationSample, Problem
+from services.types import Completion, EvaluationSample, Problem
 
 
 class EvaluationResult(NamedTuple):
@@ -45,6 +45,22 @@ def load_sampler(checkpoint: Path, engine: Engine) -> LocalSampler:
     return LocalSampler(model, tokenizer, batch_size=engine.batch_size)
 
 
+def sample_groups(
+    sampler: LocalSampler,
+    problems: Sequence[Problem],
+    samples: int,
+    settings: SamplingSettings,
+    stream: str,
+    group_done: GroupDone | None = None,
+) -> list[list[Completion]]:
+    """``samples`` completions of each problem, from random streams named after ``stream``."""
+    requests = [
+        SampleRequest(r1_prompt(problem.question), samples, stream_seed(f"{stream}/{place}"))
+        for place, problem in enumerate(problems)
+    ]
+    return sampler.sample(requests, settings, group_done)
+
+
 def sample_scored(
     sampler: LocalSampler,
     problems: Sequence[Problem],
@@ -54,11 +70,14 @@ def sample_scored(
     score: ScoreFunction,
 ) -> list[list[Scored]]:
     """Sample and score problems outside training; groups in the order of the problems."""
-    requests = [
-        SampleRequest(r1_prompt(problem.question), samples, stream_seed(f"{stream}/{place}"))
-        for place, problem in enumerate(problems)
-    ]
-    groups = sampler.sample(requests, settings)
+    groups = sample_groups(
+        sampler,
+        problems,
+        samples,
+        settings,
+        stream,
+        lambda place, group: score.begin(problems[place], group),
+    )
     scores = score(problems, groups)
     return [
         [

@@ -6,13 +6,15 @@ to one of the two sets (v2 B.3.4). Rules are cheap or bounded (``services.scorin
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Protocol
 
-from services.config import RewardWeights
+from services.config import RewardWeights, Shaping
+from services.rewards import NO_SHAPING
 from services.scoring import ScoringPool
 from services.tasks import general
-from services.types import Completion, Problem, Score
+from services.types import Completion, Judgement, Problem, Score
 
 
 class Judge(Protocol):
@@ -30,23 +32,54 @@ Judges = Mapping[str, Judge]
 class ScoreGroups:
     """Scores the groups of a step by one reward formula, with rules in a pool."""
 
-    def __init__(self, weights: RewardWeights, judges: Judges, pool: ScoringPool) -> None:
+    def __init__(
+        self,
+        weights: RewardWeights,
+        judges: Judges,
+        pool: ScoringPool,
+        shaping: Shaping,
+        target_language: str,
+    ) -> None:
         self.weights = weights
         self.judges = judges
         self.pool = pool
+        self.shaping = shaping
+        self.target_language = target_language
+        self._begun: dict[tuple[Problem, str], Future[Judgement]] = {}
+
+    def begin(self, problem: Problem, group: Sequence[Completion]) -> None:
+        """Start the rules of a group while others are still being sampled."""
+        for completion in group:
+            if (problem, completion.text) not in self._begun:
+                self._begun[problem, completion.text] = self.pool.judge(problem, completion.text)
 
     def __call__(
-        self, problems: Sequence[Problem], groups: Sequence[Sequence[Completion]]
+        self,
+        problems: Sequence[Problem],
+        groups: Sequence[Sequence[Completion]],
+        *,
+        max_tokens: int = 0,
     ) -> list[list[Score]]:
-        """Scores in the shape of the groups."""
-        pairs = [
-            (problem, completion.text)
+        """Scores in the shape of the groups; ``max_tokens`` was the length limit."""
+        rows = [
+            (problem, completion)
             for problem, group in zip(problems, groups, strict=True)
             for completion in group
         ]
-        for problem, text in pairs:
-            self.pool.submit(problem, text)
-        scores = iter(self.pool.collect(weights=self.weights, preferences=self._preferences(pairs)))
+        for problem, completion in rows:
+            begun = self._begun.get((problem, completion.text))
+            self.pool.submit(problem, completion.text, begun)
+        self._begun.clear()
+        scores = iter(
+            self.pool.collect(
+                weights=self.weights,
+                preferences=self._preferences([(row[0], row[1].text) for row in rows]),
+                target_language=self.target_language or None,
+                shaping=self.shaping,
+                tokens=[len(completion.token_ids) for _, completion in rows],
+                max_tokens=max_tokens,
+            )
+        )
         return [[next(scores) for _ in group] for group in groups]
 
     def _preferences(self, pairs: Sequence[tuple[Problem, str]]) -> list[float | None]:
@@ -68,7 +101,13 @@ class ScoreGroups:
 
 
 @contextmanager
-def score_function(weights: RewardWeights, judges: Judges | None = None) -> Iterator[ScoreGroups]:
+def score_function(
+    weights: RewardWeights,
+    judges: Judges | None = None,
+    *,
+    shaping: Shaping = NO_SHAPING,
+    target_language: str = "",
+) -> Iterator[ScoreGroups]:
     """The reward of a stage; its child processes end with the block."""
     with ScoringPool() as pool:
-        yield ScoreGroups(weights, judges or {}, pool)
+        yield ScoreGroups(weights, judges or {}, pool, shaping, target_language)

@@ -36,6 +36,8 @@ PICKLES: Final = frozenset({".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt"})
 _STUDENT_STAGES: Final = frozenset({"distill", "student-rl", "student-base"})
 _MODEL_URI: Final = re.compile(r"models:/(?P<model>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w-]+))")
 _PAGE: Final = 1000
+_RACES: Final = 10
+"""So many times in a row another process may be faster with an alias."""
 _SEE: Final = "See what there is with: r1 models"
 
 
@@ -256,7 +258,7 @@ class Registry:
         """
         head = self._ledger.head(model)
         while head is not None:
-            self._set_aliases(head)
+            self._set_in_a_race(head)
             newer = self._ledger.head(model)
             head = newer if newer != head else None
 
@@ -290,6 +292,17 @@ class Registry:
             f"the champion of {model} was changed meanwhile: {news}",
             "Compare with the champion of now and decide again",
         )
+
+    def _set_in_a_race(self, head: Promotion) -> None:
+        """Set aliases although MLflow fails when two set the same one for the first time."""
+        from mlflow.exceptions import MlflowException
+
+        for patience in reversed(range(_RACES)):
+            try:
+                return self._set_aliases(head)
+            except MlflowException as error:
+                if not patience or error.error_code != "BAD_REQUEST":
+                    raise
 
     def _set_aliases(self, head: Promotion) -> None:
         aliases = self._aliases(head.model)

@@ -155,38 +155,30 @@ class DryRunReport(NamedTuple):
     faulty: tuple[FaultyReference, ...]
 
     @property
-    def is_sound(self) -> bool:
-        """Whether training would see something in every part, and every reference is whole."""
-        blind = any(part.is_blind for part in self.constant)
-        return not self.faulty and not blind and self.unscorable < self.completions
-
-    def require_sound(self) -> None:
-        """Stop here unless training makes sense.
-
-        Raises:
-            RewardError: It does not; the message holds an example.
-        """
+    def fault(self) -> RewardError | None:
+        """The first reason not to train, with an example; None if every part can teach."""
         if self.faulty:
             problem, (_, reason) = self.faulty[0]
-            raise RewardError(
+            return RewardError(
                 f"references that do not verify against themselves: {len(self.faulty)}, such as "
                 f"{problem.gold[:80]!r} of {problem.id} ({problem.kind}): {reason}",
                 "Mend or drop these problems, or give them another kind",
             )
         if self.unscorable == self.completions:
-            raise RewardError(
+            return RewardError(
                 f"none of {self.completions} samples can be scored: {self.unscorable_reason}",
                 "Give the problems references and a kind that fit",
             )
         blind = [part for part in self.constant if part.is_blind]
         if blind:
             part = blind[0]
-            raise RewardError(
+            return RewardError(
                 f"the reward part {part.name} is {part.value:g} for all {self.completions} samples "
                 f"of the base model, such as: {' | '.join(part.examples[:1])}",
-                f"Choose problems or a base model on which it varies, or give it weight 0 "
-                f"({part.name} under weights)",
+                f"Choose problems or a base model on which it varies, give it weight 0 "
+                f"({part.name} under weights), or train all the same with --set check_rewards=warn",
             )
+        return None
 
 
 def dry_run(

@@ -24,7 +24,7 @@ Left out: who computes the preference, and the advantage of a group.
 import re
 from typing import Final
 
-from services.config import RewardWeights, Settings
+from services.config import RewardWeights, Shaping
 from services.language import LANGUAGES, language_share
 from services.prompts import Format, Parsed, parse
 from services.types import Judgement, Problem, Score, Verdict
@@ -32,21 +32,6 @@ from services.verifiers import UNRULED, verifier_for
 
 NO_RULE: Final = Judgement(Verdict.CORRECT, "no rule applies to general prompts")
 """What stands in for a verdict where there is nothing to verify; such rows have no accuracy."""
-
-
-class Shaping(Settings):
-    """Optional parts of the formula; those of weight 0 are not computed."""
-
-    overlong: float = 0.0
-    """Weight of the penalty on completions close to the length limit."""
-    overlong_tokens: int = 0
-    """Over how many tokens before the limit that penalty grows."""
-    repetition: float = 0.0
-    """Weight of the penalty on n-grams said before."""
-    repetition_words: int = 4
-    """n of the n-grams."""
-    length: float = 0.0
-    """Weight of the penalty on length."""
 
 
 NO_SHAPING: Final = Shaping()

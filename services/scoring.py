@@ -27,10 +27,10 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import services
-from services.config import RewardWeights
+from services.config import RewardWeights, Shaping
 from services.errors import RewardError
 from services.prompts import Format, parse
-from services.rewards import NO_RULE, NO_SHAPING, Shaping, score
+from services.rewards import NO_RULE, NO_SHAPING, score
 from services.types import Judgement, Kind, Problem, Score, Verdict
 from services.verifiers import UNRULED, math, reasoning_gym, verifier_for
 
@@ -139,9 +139,11 @@ class ScoringPool:
             self._jobs.put(_Job(problem, answer, future))
         return future
 
-    def submit(self, problem: Problem, completion: str) -> None:
-        """Start the verification of one completion, to be scored by the next ``collect``."""
-        future = self.judge(problem, completion)
+    def submit(
+        self, problem: Problem, completion: str, begun: "Future[Judgement] | None" = None
+    ) -> None:
+        """Have one completion scored by the next ``collect``; ``begun`` is its verification."""
+        future = begun or self.judge(problem, completion)
         self._submitted.append(_Submitted(problem, completion, future))
 
     def collect(

@@ -5,7 +5,7 @@ speed, never in meaning: a request names its own random stream, so a completion 
 what else is in the batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,11 +33,21 @@ class SampleRequest:
     """Sample i of the request draws from the stream (seed, i) and nothing else."""
 
 
+GroupDone = Callable[[int, Sequence[Completion]], None]
+"""Told the place of a request and its completions as soon as they are there."""
+
+
 class Sampler(Protocol):
     """An engine that completes prompts."""
 
     def sample(
-        self, requests: Sequence[SampleRequest], settings: SamplingSettings
+        self,
+        requests: Sequence[SampleRequest],
+        settings: SamplingSettings,
+        group_done: GroupDone | None = None,
     ) -> list[list[Completion]]:
-        """Completions per request, in the order asked for."""
+        """Completions per request, in the order asked for.
+
+        ``group_done`` hears of each group while others still decode, so that scoring can overlap.
+        """
         ...

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from services.sampling import SampleRequest, SamplingSettings
+from services.sampling import GroupDone, SampleRequest, SamplingSettings
 from services.sampling.cache import GroupCache
 from services.sampling.random_streams import stream_keys, uniforms
 from services.types import Completion
@@ -46,7 +46,10 @@ class LocalSampler:
 
     @torch.inference_mode()
     def sample(
-        self, requests: Sequence[SampleRequest], settings: SamplingSettings
+        self,
+        requests: Sequence[SampleRequest],
+        settings: SamplingSettings,
+        group_done: GroupDone | None = None,
     ) -> list[list[Completion]]:
         """Completions per request, in the order asked for."""
         was_training = self.model.training
@@ -67,6 +70,8 @@ class LocalSampler:
                     Completion(text, tuple(row.token_ids), tuple(row.logprobs), row.truncated)
                     for text, row in zip(texts, rows, strict=True)
                 ]
+                if group_done:
+                    group_done(i, results[i])
         self.model.train(was_training)
         return results
 

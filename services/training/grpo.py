@@ -8,7 +8,7 @@ Left out: several processes, adapters; both are the trainer's and not tried here
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,8 +33,22 @@ from services.training.machine import device_of
 from services.training.microbatches import micro_batches
 from services.types import Completion, Metrics, Problem, Rollout, Score
 
-ScoreFunction = Callable[[Sequence[Problem], Sequence[Sequence[Completion]]], list[list[Score]]]
-"""Problems of a step and their completions to scores, group by group."""
+
+class ScoreFunction(Protocol):
+    """The reward of a stage."""
+
+    def begin(self, problem: Problem, group: Sequence[Completion]) -> None:
+        """A group is sampled; what can be scored of it may start while others decode."""
+
+    def __call__(
+        self,
+        problems: Sequence[Problem],
+        groups: Sequence[Sequence[Completion]],
+        *,
+        max_tokens: int = 0,
+    ) -> list[list[Score]]:
+        """Scores of a step in the shape of its groups; ``max_tokens`` was the length limit."""
+        ...
 
 
 class StepRecorder(Protocol):
@@ -191,6 +205,7 @@ class LeanGRPOTrainer(GRPOTrainer):
         step = self.state.global_step
         chosen = inputs[:: rl.group_size]
         problems = [self.problems[row["place"]] for row in chosen]
+        limit = _token_limit(rl, step)
         started = time.perf_counter()
         with self.clock.measure("sampling"):
             groups = self.sampler.sample(
@@ -202,11 +217,12 @@ class LeanGRPOTrainer(GRPOTrainer):
                     )
                     for place, row in enumerate(chosen)
                 ],
-                SamplingSettings(rl.temperature, _token_limit(rl, step)),
+                SamplingSettings(rl.temperature, limit),
+                lambda place, group: self.score.begin(problems[place], group),
             )
         seconds = time.perf_counter() - started
         with self.clock.measure("scoring"):
-            scores = self.score(problems, groups)
+            scores = self.score(problems, groups, max_tokens=limit)
             rows = [
                 Scored(problem, completion, score, _facts(problem, completion, score))
                 for problem, group, marks in zip(problems, groups, scores, strict=True)

@@ -53,7 +53,7 @@ def test_lineage_is_that_of_the_paper(report):
 
 def test_the_store_knows_the_run(report, home):
     engine = open_engine_to_read(store_url({"R1_HOME": str(home)}))
-    assert report.run_id in [run.run_id for run in list_runs(engine)]
+    assert report.run_id in [run.id for run in list_runs(engine)]
     stages = {stage.name: stage for stage in run_overview(engine, report.run_id).stages}
     assert stages["zero"].state == "finished"
     assert stages["zero"].last_step == stages["zero"].total_steps == 3
@@ -74,7 +74,7 @@ def test_a_finished_pipeline_has_nothing_to_do(report, micro, home):
 
 
 def test_a_recipe_that_shares_stages_reuses_them(report, micro, home):
-    other = micro.model_copy(update={"dev1": micro.dev1.model_copy(update={"epochs": 2.0})})
+    other = micro.model_copy(update={"dev1": micro.dev1.model_copy(update={"learning_rate": 1e-5})})
     partial = run_pipeline(other, home=home, until="dev1")
     assert partial.outcomes == {"zero": "reused", "cold-start": "reused", "dev1": "finished"}
     assert partial.digests["zero"] == report.digests["zero"]

@@ -58,19 +58,27 @@ class CrashingRecorder(Recorder):
         super().step(metrics, rollouts)
 
 
-def score_by_length(problems, groups) -> list[list[Score]]:
+class ScoreByLength:
     """A reward that differs within groups: longer is better, the very short are unscorable."""
-    return [
-        [
-            Score(Verdict.UNSCORABLE, "too short", {}, None)
-            if len(c.token_ids) < 3
-            else Score(
-                Verdict.CORRECT, "", {"format": 1.0}, len(c.token_ids) + sum(c.token_ids) % 7
-            )
-            for c in group
+
+    def begin(self, problem, group) -> None:
+        pass
+
+    def __call__(self, problems, groups, *, max_tokens=0) -> list[list[Score]]:
+        return [
+            [
+                Score(Verdict.UNSCORABLE, "too short", {}, None)
+                if len(c.token_ids) < 3
+                else Score(
+                    Verdict.CORRECT, "", {"format": 1.0}, len(c.token_ids) + sum(c.token_ids) % 7
+                )
+                for c in group
+            ]
+            for group in groups
         ]
-        for group in groups
-    ]
+
+
+score_by_length = ScoreByLength()
 
 
 @pytest.fixture(scope="module")
