@@ -4,7 +4,8 @@ Anything heavy is imported inside the command that needs it, and only after its 
 be right: ``--help`` and a mistyped recipe answer at once. An error that the user can mend is one
 red line and exit code 2; everything else is a bug and keeps its traceback. With ``--json`` the
 answer alone goes to standard output, as JSON. Reading runs is in ``cli_runs``, rewards are in
-``cli_rewards``, models and the store in ``cli_models``, the look at this machine in ``doctor``.
+``cli_rewards``, speed in ``cli_bench``, models and the store in ``cli_models``, the look at this
+machine in ``doctor``.
 """
 
 import os
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows import cli_models, cli_rewards, cli_runs, doctor
+from flows import cli_bench, cli_models, cli_rewards, cli_runs, doctor
 from flows.cli_options import AsJson, Changes, Home, RecipeName, print_json, print_table
 from services.errors import R1Error
 
@@ -121,7 +122,7 @@ app.command()(cli_rewards.verify)
 app.command()(cli_rewards.reward)
 app.add_typer(cli_models.base, name="base")
 app.add_typer(cli_models.store, name="store")
-app.add_typer(cli_rewards.bench, name="bench")
+app.add_typer(cli_bench.bench, name="bench")
 app.command("doctor")(doctor.examine)
 
 

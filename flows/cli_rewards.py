@@ -1,15 +1,14 @@
-"""``r1 verify``, ``r1 reward`` and ``r1 bench``: the reward layer, tried before you train."""
+"""``r1 verify`` and ``r1 reward``: the reward layer, tried before you train."""
 
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows.cli_options import AsJson, Changes, RecipeName
+from flows.cli_options import Changes, RecipeName
 from services.errors import ProblemError, RecipeError
 from services.prompts import Format
 
@@ -21,8 +20,6 @@ Lines = Annotated[
         "without a file, or for -, standard input.",
     ),
 ]
-
-bench = typer.Typer(help="Measure the speed of a part on this machine.", no_args_is_help=True)
 
 
 def verify(file: Lines = None) -> None:
@@ -55,20 +52,6 @@ def reward(
         raise RecipeError(f"there is no RL stage {stage!r}", f"Choose one of {', '.join(stages)}")
     with _opened(file) as lines:
         _print_lines(reward_lines(lines, stages[stage].weights, form=form))
-
-
-@bench.command("rewards")
-def bench_rewards(as_json: AsJson = False) -> None:
-    """Completions scored in a second, against a plain loop over math-verify; about a minute."""
-    from services.bench import rewards
-
-    measured = rewards.bench()
-    if as_json:
-        typer.echo(measured.to_json())
-        return
-    for name, value in asdict(measured).items():
-        shown = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
-        typer.echo(f"{name.replace('_', ' '):<18} {shown:>14}")
 
 
 @contextmanager

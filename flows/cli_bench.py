@@ -1,0 +1,118 @@
+"""``r1 bench``: how fast a part is on this machine, beside what one would use instead."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli_options import AsJson, Changes, Home, RecipeName, print_json
+from services.errors import ArtifactError
+
+bench = typer.Typer(help="Measure the speed of a part on this machine.", no_args_is_help=True)
+
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Model to measure with; by default the newest r1-zero of this home, else the "
+        "recipe's base.",
+    ),
+]
+
+
+@bench.command("rewards")
+def bench_rewards(as_json: AsJson = False) -> None:
+    """Completions scored in a second, against a plain loop over math-verify; about a minute."""
+    from services.bench import rewards
+
+    _print(json.loads(rewards.bench().to_json()), as_json)
+
+
+@bench.command("sampler")
+def bench_sampler(
+    model: Policy = None,
+    recipe: RecipeName = "tiny",
+    changes: Changes = None,
+    prompts: Annotated[int, typer.Option(min=1, help="Different prompts.")] = 16,
+    group: Annotated[int, typer.Option(min=1, help="Completions of each.")] = 16,
+    limit: Annotated[int | None, typer.Option(min=1, help="Longest completion.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each side.")] = 3,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """The local sampler against generate of transformers, on the same prompts."""
+    from services.bench import sampler
+    from services.recipes import load_recipe
+
+    chosen = load_recipe(recipe, changes or ())
+    measured = sampler.bench(
+        _model(model, chosen.models.base, home),
+        chosen.problems,
+        prompts=prompts,
+        group_size=group,
+        max_new_tokens=limit or chosen.zero.max_new_tokens,
+        rounds=rounds,
+    )
+    _print(asdict(measured), as_json)
+
+
+@bench.command("rl")
+def bench_rl(
+    model: Policy = None,
+    recipe: RecipeName = "tiny",
+    changes: Changes = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps that count, after one to warm up.")] = 6,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each side.")] = 2,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """A whole GRPO step against stock TRL, with the same model, prompts and hyperparameters."""
+    from services.bench import rl
+    from services.recipes import load_recipe
+
+    chosen = load_recipe(recipe, changes or ())
+    folder = _model(model, chosen.models.base, home)
+    _print(asdict(rl.bench(folder, chosen, steps=steps, rounds=rounds)), as_json)
+
+
+def _model(name: str | None, base: str, home: Path | None) -> Path:
+    """The model asked for, or the newest r1-zero, because lengths are those of its stage."""
+    from flows.environment import home_folder
+    from services.base_models import resolve_model
+
+    folder = home_folder(home)
+    if name is None:
+        made = sorted(
+            (path.parent for path in folder.glob("artifacts/zero-*/manifest.json")),
+            key=lambda path: path.stat().st_mtime,
+        )
+        if made:
+            return made[-1]
+    found = resolve_model(name or base, folder)[0]
+    if not list(found.glob("*.safetensors")):
+        raise ArtifactError(f"{found} holds no safetensors", "Name another model with --model")
+    return found
+
+
+def _print(measured: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(measured)
+        return
+    for name, value in measured.items():
+        if isinstance(value, Mapping):
+            typer.echo(name)
+            for inner, figure in value.items():
+                typer.echo(_line(f"  {inner}", figure))
+        else:
+            typer.echo(_line(name, value))
+
+
+def _line(name: str, value: Any) -> str:
+    if isinstance(value, float):
+        shown = f"{value:,.1f}" if abs(value) >= 100 else f"{value:,.3g}"
+    else:
+        shown = f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{name.replace('_', ' '):<34} {shown:>16}"
