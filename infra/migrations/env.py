@@ -7,7 +7,8 @@
 from alembic import context
 from sqlalchemy import Connection
 
-import services.store.ledger  # noqa: F401 - its table is part of the schema
+import services.store.alarms
+import services.store.ledger  # noqa: F401 - their tables are part of the schema
 from services.store.opening import open_engine_to_read, store_url
 from services.store.schema import Base
 

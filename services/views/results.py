@@ -7,6 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.orm import aliased
 
+from services.store.alarms import Alarms
 from services.store.opening import reading
 from services.store.schema import CuratedRows, Decisions, Evaluations, Stages
 from services.types import DropReason
@@ -15,6 +16,7 @@ MODELS = (
     "base", "r1-zero", "dev1", "dev2", "dev3", "r1", "student", "distill", "student-rl"
 )  # fmt: skip
 """The order of the stage table; other models follow by name."""
+MAX_ALARMS = 500
 
 
 class Evaluation(NamedTuple):
@@ -51,6 +53,24 @@ class Decision(NamedTuple):
     decided_at: datetime
 
 
+class RaisedAlarm(NamedTuple):
+    """What a guard, the monitor or a retraining wanted somebody to know."""
+
+    at: datetime
+    source: str
+    """``guard``, ``monitor`` or ``retrain``."""
+    name: str
+    action: str
+    """``warn``, ``pause`` or ``rollback``: what was done about it."""
+    message: str
+    run_id: str
+    """Empty where it is about no run."""
+    stage: str
+    step: int
+    value: float | None
+    bound: float | None
+
+
 def evaluation_table(engine: Engine, run_id: str) -> list[Evaluation]:
     """The stage table of a run: one row for each model that was evaluated."""
     columns = (
@@ -77,6 +97,17 @@ def decisions(engine: Engine, run_id: str) -> list[Decision]:
         runs = _runs_to_read(connection, run_id, "gate")
         query = select(*columns).where(Decisions.run_id.in_(runs)).order_by(Decisions.decided_at)
         return [Decision(*row) for row in connection.execute(query)]
+
+
+def alarms(engine: Engine, run_id: str | None = None, limit: int = 50) -> list[RaisedAlarm]:
+    """The latest alarms, newest first; of one run if it is named."""
+    columns = [getattr(Alarms, name) for name in RaisedAlarm._fields]
+    query = select(*columns).order_by(Alarms.at.desc(), Alarms.id.desc())
+    if run_id is not None:
+        query = query.where(Alarms.run_id == run_id)
+    with reading(engine) as connection:
+        found = connection.execute(query.limit(min(limit, MAX_ALARMS)))
+        return [RaisedAlarm(*row) for row in found]
 
 
 def curation_funnel(engine: Engine, run_id: str, stage: str) -> list[CurationCount]:

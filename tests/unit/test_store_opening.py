@@ -10,7 +10,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-import services.store.ledger  # noqa: F401 - its table is part of the schema
+import services.store.alarms
+import services.store.ledger  # noqa: F401 - their tables are part of the schema
 from services import views
 from services.errors import StoreError
 from services.store import MissingStoreError, Store, open_store, store_url, upgrade_store
