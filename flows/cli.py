@@ -79,7 +79,7 @@ def run(
     prepare_environment(folder)
     try:
         with redirect_stdout(sys.stderr):
-            from flows.r1 import run_pipeline
+            from flows.running import run_pipeline
 
             report = run_pipeline(chosen, home=folder, until=until, start=start, started=STARTED)
     except KeyboardInterrupt:

@@ -4,10 +4,11 @@ One folder, ``R1_HOME`` (default ``.r1/``), holds the store, MLflow, Prefect's h
 artifacts. The same variables point at servers in production; what is already set is left alone.
 """
 
+import logging
 import os
 from pathlib import Path
 
-from services.errors import ArtifactError
+from services.errors import ArtifactError, R1Error
 
 
 def home_folder(home: Path | None = None) -> Path:
@@ -50,3 +51,13 @@ def prepare_environment(home: Path) -> None:
     os.environ["R1_HOME"] = str(home)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    for run_logger in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(run_logger).addFilter(_is_no_user_error)
+
+
+def _is_no_user_error(record: logging.LogRecord) -> bool:
+    """Whether Prefect should say it: errors that the user can mend are one line, told elsewhere."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (
+        isinstance(error, R1Error) or record.getMessage().startswith("Finished in state Failed")
+    )

@@ -18,21 +18,16 @@ from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from pydantic import BaseModel
 
+from flows.identity import STAGES, run_id_of
 from flows.progress import StageProgress
 from services.artifacts import digest_of, new_folder, only_one, read_manifest, remove_torn
 from services.clock import WorkClock
 from services.config import Recipe
-from services.errors import R1Error, RecipeError
+from services.errors import R1Error
 from services.recipes import recipe_digest
 from services.store import StageKind, Store, open_store, store_url
 from services.tracking import PipelineTrack, StageTrack, open_tracker
 from services.types import CheckpointRef, DatasetRef, Metrics, Rollout
-
-STAGES = (
-    "zero", "cold-start", "dev1", "dev2", "sft-set", "dev3", "preference", "r1",
-    "distill", "student-rl", "evaluate", "gate", "export",
-)  # fmt: skip
-"""Stages in their order; the words of ``--until`` and ``--from``."""
 
 STAGE_VERSION = 1
 """Raised when a stage's code changes what it computes from the same settings."""
@@ -43,18 +38,6 @@ AnyRef = TypeVar("AnyRef", CheckpointRef, DatasetRef)
 
 class UntilReached(Exception):
     """The stage of ``--until`` is finished."""
-
-
-def run_id_of(recipe: Recipe) -> str:
-    """The name of a recipe's pipeline; the same recipe and seed always have the same."""
-    return f"{recipe.name}-s{recipe.seed}-{recipe_digest(recipe)[:8]}"
-
-
-def require_stages(*names: str | None) -> None:
-    """Refuse names that no stage has; None is no name."""
-    for name in filter(None, names):
-        if name not in STAGES:
-            raise RecipeError(f"there is no stage {name!r}", f"Choose one of {', '.join(STAGES)}")
 
 
 @dataclass(frozen=True, slots=True)

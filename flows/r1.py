@@ -13,21 +13,17 @@
 Every stage is tracked, cached by the content that decides it, and resumable; see ``pipeline``.
 """
 
-import time
 from contextlib import suppress
-from pathlib import Path
 
 from prefect import flow
-from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from rich.console import Console
 
 from flows import release, stages
-from flows.environment import home_folder, prepare_environment
-from flows.pipeline import Pipeline, UntilReached, open_pipeline, require_stages, run_id_of
+from flows.environment import home_folder
+from flows.pipeline import Pipeline, UntilReached, open_pipeline
 from flows.progress import StageProgress
-from flows.report import PipelineReport, finished_report, make_report, write_report
+from flows.report import PipelineReport, make_report
 from services.config import Recipe
-from services.training.machine import prepare_machine
 
 
 @flow(name="r1", validate_parameters=False)
@@ -73,40 +69,3 @@ def recipe_of(run: Pipeline) -> None:
     measured = stages.evaluations(run, checkpoints)
     release.gate(run, checkpoints, measured)
     release.export(run, final)
-
-
-def run_pipeline(
-    recipe: Recipe,
-    *,
-    home: Path | None = None,
-    until: str | None = None,
-    start: str | None = None,
-    started: float | None = None,
-) -> PipelineReport:
-    """Run a recipe from a program or the command line, with a server or without one.
-
-    A pipeline that is already finished is found before anything starts.
-
-    Args:
-        recipe: What to run.
-        home: State folder; by default ``R1_HOME``.
-        until: Last stage to run.
-        start: First stage to run again although its result is there.
-        started: ``time.perf_counter()`` of the moment the wall time counts from; by default now.
-    """
-    started = time.perf_counter() if started is None else started
-    require_stages(until, start)
-    folder = home_folder(home)
-    prepare_environment(folder)
-    if start is None:
-        done = finished_report(folder, run_id_of(recipe), until)
-        if done is not None:
-            return done
-    prepare_machine(recipe.engine)
-    # Without a server nobody watches heartbeats, and waiting for them costs a second per flow.
-    quiet = {} if PREFECT_API_URL.value() else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-    with temporary_settings(quiet):
-        report = r1(recipe, until, start)
-    report = report.model_copy(update={"seconds": time.perf_counter() - started})
-    write_report(folder, report)
-    return report

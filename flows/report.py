@@ -7,13 +7,16 @@ same recipe finds it, checks that all of them are still there, and shows it with
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from rich.table import Table
 
-from flows.pipeline import STAGES, Pipeline
+from flows.identity import STAGES
 from services.artifacts import read_manifest, write_atomically
+
+if TYPE_CHECKING:
+    from flows.pipeline import Pipeline
 
 ORCHESTRATION_BAR = 0.10
 """The share of wall time that orchestration and tracking may take."""
@@ -54,7 +57,7 @@ def report_path(home: Path, run_id: str) -> Path:
     return home / "runs" / run_id / "report.json"
 
 
-def make_report(run: Pipeline) -> PipelineReport:
+def make_report(run: "Pipeline") -> PipelineReport:
     """Write down how the run ended."""
     report = PipelineReport(
         run_id=run.run_id,

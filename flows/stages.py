@@ -8,7 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flows.pipeline import STAGES, Pipeline, StagePlan, StageRun
+from flows.identity import STAGES
+from flows.pipeline import Pipeline, StagePlan, StageRun
 from services.artifacts import write_atomically
 from services.base_models import resolve_model
 from services.config import RL, SFT, Curation, RewardWeights

@@ -7,7 +7,7 @@ import typer.main
 import yaml
 
 from flows.cli import app
-from flows.pipeline import STAGES
+from flows.identity import STAGES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

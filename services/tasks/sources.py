@@ -115,6 +115,18 @@ def _puzzle_problems(puzzles: Sequence[countdown.Countdown], seed: int) -> list[
     return problems
 
 
+def require_problems(settings: Problems) -> None:
+    """Read the files that a recipe names, before anything that takes long.
+
+    Raises:
+        ProblemError: One is missing, holds no problem, or has a row that is none.
+    """
+    if settings.source == "jsonl":
+        for source in (settings.train_file, settings.test_file):
+            if source and not source.startswith("hub:"):
+                read_problems(source, settings)
+
+
 def read_problems(source: str, settings: Problems) -> list[Problem]:
     """Problems of a JSON lines file, or of ``hub:DATASET:CONFIG:SPLIT``.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.r1 import run_pipeline
+from flows.running import run_pipeline
 from services.artifacts import verify_folder
 from services.recipes import load_recipe
 from services.store import store_url

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.pipeline import STAGES, run_id_of
-from flows.r1 import run_pipeline
+from flows.identity import STAGES, run_id_of
 from flows.report import PipelineReport
+from flows.running import run_pipeline
 from services.artifacts import read_manifest, verify_folder
 from services.config import Recipe
 from services.errors import ProblemError, RecipeError
