@@ -238,10 +238,10 @@ def _judged(
     """Responses of the policies to general prompts, labelled by the rubric."""
     recipe, settings = pipeline.recipe, pipeline.recipe.preference
     seed = _seed(pipeline, "preference")
-    prompts = (
-        held_out_general_problems(seed, settings.prompts)
+    prompts, samples = (
+        (held_out_general_problems(seed, settings.prompts), settings.held_out_samples)
         if held_out
-        else general_problems(seed, settings.prompts)
+        else (general_problems(seed, settings.prompts), settings.samples_per_prompt)
     )
     labelled: dict[Aspect, list[Judged]] = {"helpfulness": [], "safety": []}
     for policy in policies:
@@ -249,7 +249,7 @@ def _judged(
             groups = sample_scored(
                 load_sampler(Path(policy.path), recipe.engine),
                 prompts,
-                settings.samples_per_prompt,
+                samples,
                 SamplingSettings(1.0, settings.max_new_tokens),
                 f"seed-{recipe.seed}/preference/{policy.stage}/{held_out}",
                 score,

@@ -188,6 +188,8 @@ class Preference(Settings):
     """General prompts that responses are sampled for."""
     samples_per_prompt: Count = 6
     """Responses of each, from which pairs and labels are made."""
+    held_out_samples: Count = 16
+    """Responses of each held-out prompt: few pairs would measure the accuracy by chance."""
     epochs: Positive = 1.0
     """Passes over pairs (helpfulness) and labelled responses (safety)."""
     learning_rate: Positive = 6e-6

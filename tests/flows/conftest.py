@@ -31,6 +31,7 @@ MICRO = (
     "dev3.epochs=1",
     "preference.prompts=24",
     "preference.samples_per_prompt=4",
+    "preference.held_out_samples=4",
     "preference.epochs=1",
     "preference.min_accuracy=0.0",
     "preference.max_new_tokens=32",
