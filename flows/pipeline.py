@@ -27,6 +27,7 @@ from services.errors import R1Error
 from services.recipes import recipe_digest
 from services.store import StageKind, Store, open_store, store_url
 from services.tracking import PipelineTrack, StageTrack, open_tracker
+from services.training.guards import Finding
 from services.types import CheckpointRef, DatasetRef, Metrics, Rollout
 
 STAGE_VERSION = 1
@@ -83,6 +84,13 @@ class StageRun:
         if metrics.step % self.plan.save_every == 0:
             self.track.flush()  # a checkpoint follows, and nothing before it is told again
         run.progress.step(metrics.step, metrics.values)
+
+    def alarm(self, step: int, finding: Finding) -> None:
+        """A guard of the stage has tripped."""
+        name = finding.guard.replace("_", " ")
+        self.pipeline.progress.say(
+            f"{self.plan.name}, step {step}: {name} guard ({finding.policy}): {finding.what}"
+        )
 
 
 class Pipeline:

@@ -34,8 +34,10 @@ from services.tasks.sources import (
     held_out_problems,
     rl_schedule,
     training_problems,
+    validation_problems,
 )
-from services.training.grpo import RLJob, train_rl
+from services.training.grpo import train_rl
+from services.training.job import RLJob
 from services.training.preference import (
     Aspect,
     Judged,
@@ -44,12 +46,13 @@ from services.training.preference import (
     train_preference,
 )
 from services.training.sft import SFTJob, SFTRow, resumes_from, train_sft
-from services.types import CheckpointRef, CuratedRow, DatasetRef, DropReason
+from services.types import CheckpointRef, CuratedRow, DatasetRef, DropReason, Problem
 
 ROWS_FILE = "rows.jsonl"
 SUMMARIES_FILE = "summaries.json"
 DRY_RUN_PROBLEMS = 16
 DRY_RUN_SAMPLES = 4
+MOST_SPARES = 20_000
 SEED_STRIDE = 1_000
 """Stages draw their problems from seeds this far apart, so that none repeats another's."""
 
@@ -93,6 +96,8 @@ def reinforce(
             engine=recipe.engine,
             stream=f"seed-{recipe.seed}/{name}",
             schedule=rl_schedule(recipe.problems, settings, _seed(pipeline, name)),
+            held_out=_watched_by(pipeline, settings),
+            spares=_spares(pipeline, name, settings),
         )
         with score_function(
             settings.weights,
@@ -103,6 +108,23 @@ def reinforce(
             train_rl(job, score, stage, pipeline.clock)
 
     return pipeline.checkpoint(plan, body)
+
+
+def _watched_by(pipeline: Pipeline, settings: RL) -> list[Problem]:
+    """Held-out problems that a stage is watched by."""
+    recipe = pipeline.recipe
+    if not settings.eval_every:
+        return []
+    return validation_problems(recipe.problems, recipe.evaluation, settings.eval_problems)
+
+
+def _spares(pipeline: Pipeline, name: str, settings: RL) -> list[Problem]:
+    """Questions to put in the place of too easy and too hard ones."""
+    if not settings.choice.rounds:
+        return []
+    count = settings.steps * settings.prompts_per_step * settings.choice.rounds
+    seed = _seed(pipeline, name) + SEED_STRIDE // 2
+    return training_problems(pipeline.recipe.problems, seed, min(count, MOST_SPARES))
 
 
 def _try_rewards(pipeline: Pipeline, base: CheckpointRef, settings: RL) -> None:

@@ -8,19 +8,10 @@ a small world needs others.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-Weight = Annotated[float, Field(ge=0.0)]
-
-
-class Settings(BaseModel):
-    """Base of all parts of a recipe: immutable, unknown keys refused, docstrings kept."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+from services.config_base import Count, Natural, Positive, Settings, Share, Weight
+from services.config_guards import Guards, PromptChoice
 
 
 class Engine(Settings):
@@ -109,24 +100,38 @@ class RL(Settings):
     """Steps of linear warm-up."""
     kl_beta: Annotated[float, Field(ge=0.0)] = 0.001
     """Weight of the k3 KL estimate in the loss; 0 needs no reference model."""
+    unbiased_kl: bool = False
+    """Whether the KL term is weighted by the probability ratio (DeepSeek-V3.2, 2512.02556); the
+    R1 paper does not."""
     clip_epsilon: Positive = 10.0
     """Clip range of the probability ratio; 10 in the paper's stage 1."""
+    clip_epsilon_high: Annotated[float, Field(ge=0.0)] = 0.0
+    """Upper clip range where it differs (DAPO), and the cap of ``cispo``; 0 takes
+    ``clip_epsilon``."""
+    importance_sampling: Literal["token", "sequence"] = "token"
+    """Whether the probability ratio is one of each token or one of the sequence (GSPO)."""
     temperature: Positive = 1.0
     """Of the rollouts."""
+    top_p: Annotated[float, Field(gt=0.0)] = 1.0
+    """Nucleus of the rollouts. Only 1 is allowed: the field is there to say why."""
     max_new_tokens: Count = 32_768
     """Longest completion."""
     max_new_tokens_later: Natural = 0
     """Longest completion from ``max_new_tokens_later_from`` on; 0 keeps the first value."""
     max_new_tokens_later_from: Natural = 8_200
     """Step at which the longer limit sets in."""
-    estimator: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "grpo"
-    """How token losses are averaged; TRL's ``loss_type``."""
+    estimator: Literal[
+        "grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"
+    ] = "grpo"  # fmt: skip
+    """How token losses are formed and averaged; TRL's ``loss_type``."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """What divides the advantage."""
     reference_sync_steps: Natural = 400
     """The reference becomes the policy every so many steps; 0 never."""
     minibatches_per_rollout: Count = 1
-    """Optimizer steps on one set of rollouts (16 in the paper)."""
+    """Parts that one set of rollouts is cut into, an optimizer step each (16 in the paper)."""
+    epochs_per_rollout: Count = 1
+    """Passes over one set of rollouts; μ of the algorithm, 1 in the paper."""
     max_grad_norm: Positive = 1.0
     """Gradient clipping."""
     weights: RewardWeights = RewardWeights()
@@ -141,6 +146,45 @@ class RL(Settings):
     """Preference models act in this many last steps only; before, no general prompts."""
     save_every: Count = 10
     """Steps between resumable checkpoints."""
+    keep_best: Natural = 0
+    """Beside the last ones, keep so many checkpoints with the best held-out accuracy; the policies
+    of the best stay beside the result, in ``best/``. Needs ``eval_every``."""
+    eval_every: Natural = 0
+    """Steps between measurements of held-out accuracy during training; 0 never."""
+    eval_problems: Count = 64
+    """Held-out problems of such a measurement, none of them in the final evaluation."""
+    eval_samples: Count = 1
+    """Completions of each."""
+    guards: Guards = Guards()
+    """What is watched, and what happens when it goes wrong."""
+    choice: PromptChoice = PromptChoice()
+    """Online choice of questions."""
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Optimizer steps between two generations."""
+        return self.minibatches_per_rollout * self.epochs_per_rollout
+
+    @field_validator("top_p")
+    @classmethod
+    def _no_nucleus(cls, value: float) -> float:
+        if value != 1.0:
+            raise ValueError(
+                "rollouts need top_p = 1: a nucleus samples from another distribution than the one "
+                "whose log-probabilities are trained, and the policy drifts"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "RL":
+        wanted = {"luspo": "sequence", "vespo": "token"}.get(self.estimator)
+        if wanted and self.importance_sampling != wanted:
+            raise ValueError(f"{self.estimator} needs importance_sampling = '{wanted}'")
+        if self.choice.min_pass_rate > self.choice.max_pass_rate:
+            raise ValueError("choice.min_pass_rate must not exceed choice.max_pass_rate")
+        if self.keep_best and not self.eval_every:
+            raise ValueError("keep_best needs eval_every: the best are chosen by held-out accuracy")
+        return self
 
 
 class SFT(Settings):

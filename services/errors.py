@@ -37,3 +37,7 @@ class RegistryError(R1Error, RuntimeError):
 
 class RewardError(R1Error, RuntimeError):
     """Rewards make no sense on the base model's samples, so training would be blind."""
+
+
+class GuardError(R1Error, RuntimeError):
+    """A guard stopped training; what was done until then is kept."""

@@ -20,10 +20,12 @@ from services.metrics import Scored, batch_metrics
 from services.prompts import parse, r1_prompt
 from services.sampling import GroupDone, SampleRequest, SamplingSettings
 from services.sampling.local import LocalSampler
+from services.sampling.random_streams import stream_seed
 from services.tasks import general
 from services.traces import facts_of
-from services.training.grpo import ScoreFunction, load_policy, stream_seed
+from services.training.job import ScoreFunction
 from services.training.machine import device_of
+from services.training.policies import load_policy
 from services.types import Completion, EvaluationSample, Problem
 
 

@@ -25,6 +25,7 @@ from services.config import Recipe
 from services.judging import score_function
 from services.prompts import r1_prompt
 from services.tasks.sources import rl_schedule
+from services.training.guards import Finding
 from services.types import Metrics, Problem, Rollout
 
 SIDES = ("stock", "lean")
@@ -117,6 +118,9 @@ class _Seen:
         self.lengths.append([length for length, _ in rows])
         self.trained.append([length for length, advantage in rows if advantage])
 
+    def alarm(self, step: int, finding: Finding) -> None:
+        """Speed is measured here, not training."""
+
 
 class _StepTimes:
     """Seconds of every step, without what lies between steps."""
@@ -175,8 +179,10 @@ def _train_lean(
 ) -> tuple[float, float, list[int]]:
     from transformers import AutoTokenizer
 
-    from services.training.grpo import LeanGRPOTrainer, RLJob, load_policy
+    from services.training.grpo import LeanGRPOTrainer
+    from services.training.job import RLJob
     from services.training.machine import device_of, silence
+    from services.training.policies import load_policy
 
     job = RLJob(folder, work, work, recipe.zero, recipe.engine, "bench", schedule)
     model = load_policy(folder, device_of(recipe.engine))

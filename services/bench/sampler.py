@@ -20,9 +20,10 @@ from services.config import Engine, Problems
 from services.prompts import r1_prompt
 from services.sampling import SampleRequest, SamplingSettings
 from services.sampling.local import LocalSampler
+from services.sampling.random_streams import stream_seed
 from services.tasks.sources import training_problems
-from services.training.grpo import load_policy, stream_seed
 from services.training.machine import device_of, prepare_machine
+from services.training.policies import load_policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from services.pretraining.pretrain import (
 )
 from services.pretraining.tokenizer import build_tokenizer
 from services.tasks.sources import held_out_general_problems, held_out_problems
-from services.training.grpo import save_policy
+from services.training.policies import save_policy
 
 
 class Build(NamedTuple):

@@ -108,7 +108,11 @@ def _explain(error: ValidationError) -> tuple[str, str]:
         mend = f"Did you mean {nearest[0]}?" if nearest else "See r1 run --help for the keys"
         return f"the recipe has no key {where!r}", mend
     message = first["msg"].removeprefix("Value error, ")
-    return (f"{where or 'the recipe'}: {message}", f"Got {first['input']!r}" if where else "")
+    whole = not where or isinstance(first["input"], Mapping)
+    return (
+        f"{where or 'the recipe'}: {message}",
+        "Change one of these keys" if whole else f"Got {first['input']!r}",
+    )
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -5,6 +5,8 @@ So a sequence draws the same numbers whichever neighbours share its batch or fin
 resumed run needs no generator state.
 """
 
+import hashlib
+
 import torch
 
 GOLDEN = 0x9E3779B97F4A7C15
@@ -39,3 +41,8 @@ def uniforms(keys: torch.Tensor, position: int) -> torch.Tensor:
     """Uniform numbers in [0, 1) with 53 bits, float64, shape ``(rows,)``."""
     mixed = _mix(keys + _signed(GOLDEN * (position + 1)))
     return _shift(mixed, 11).to(torch.float64) * 2.0**-53
+
+
+def stream_seed(name: str) -> int:
+    """A 64-bit seed from the name of a random stream."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])

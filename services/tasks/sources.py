@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from services.artifacts import digest_of
-from services.config import RL, Problems
+from services.config import RL, Evaluation, Problems
 from services.errors import ProblemError
 from services.smallworld.corpus import question_text
 from services.smallworld.phrases import LANGUAGES
@@ -55,17 +55,23 @@ def held_out_general_problems(seed: int, at_most: int) -> list[Problem]:
 
 
 def rl_schedule(settings: Problems, rl: RL, seed: int) -> list[list[Problem]]:
-    """Problems of every step of a reinforcement-learning stage.
+    """Problems of a reinforcement-learning stage, ``prompts_per_step`` for every part of a rollout.
 
-    General prompts take their share of the last ``preference_last_steps`` steps, as in the paper's
-    second stage; before, all are reasoning problems.
+    There are as many lists as whole rollouts of ``steps`` take; with one epoch per rollout, list i
+    is what step i trains on. General prompts take their share of the last
+    ``preference_last_steps`` steps, as in the paper's second stage; before, all are reasoning
+    problems.
     """
-    reasoning = iter(training_problems(settings, seed, rl.steps * rl.prompts_per_step))
+    parts = rl.minibatches_per_rollout
+    lists = -(-rl.steps // rl.steps_per_rollout) * parts
+    first_steps = [i // parts * rl.steps_per_rollout + i % parts for i in range(lists)]
+    reasoning = iter(training_problems(settings, seed, lists * rl.prompts_per_step))
     general_count = round(rl.general_share * rl.prompts_per_step) if settings.general else 0
-    talk = iter(general_problems(seed, rl.preference_last_steps * general_count))
+    talking = [step >= rl.steps - rl.preference_last_steps for step in first_steps]
+    talk = iter(general_problems(seed, sum(talking) * general_count))
     schedule = []
-    for step in range(rl.steps):
-        mixed = general_count if step >= rl.steps - rl.preference_last_steps else 0
+    for talks in talking:
+        mixed = general_count if talks else 0
         schedule.append(
             [
                 *itertools.islice(reasoning, rl.prompts_per_step - mixed),
@@ -73,6 +79,30 @@ def rl_schedule(settings: Problems, rl: RL, seed: int) -> list[list[Problem]]:
             ]
         )
     return schedule
+
+
+def validation_problems(settings: Problems, measured: Evaluation, count: int) -> list[Problem]:
+    """Held-out problems to watch training by, none of which the final evaluation asks.
+
+    Raises:
+        ProblemError: The evaluation takes all there are.
+    """
+    at_once = measured.problems_per_level
+    asked = {_puzzle_of(p) for p in held_out_problems(settings, measured.seed, at_once)}
+    levels = len(set(settings.levels)) if settings.source == "countdown" else 1
+    drawn = held_out_problems(settings, measured.seed + 1, at_once + -(-count // levels))
+    left = [problem for problem in drawn if _puzzle_of(problem) not in asked]
+    if not left:
+        raise ProblemError(
+            "the evaluation takes all held-out problems, so none are left to watch training by",
+            "Lower evaluation.problems_per_level, or set eval_every to 0",
+        )
+    return left[:count]
+
+
+def _puzzle_of(problem: Problem) -> str:
+    """What makes a problem the same one, whatever language it is asked in."""
+    return problem.gold if problem.kind == "countdown" else problem.id
 
 
 def general_problem(prompt: general.GeneralPrompt) -> Problem:

@@ -1,168 +1,86 @@
 """GRPO as in the paper, on TRL's trainer, with the parts that make it fit small machines.
 
 TRL keeps the loss, the optimizer, the schedule, the reference model and the checkpoints. Ours are
-the rollouts (``services.sampling``: groups share a prompt, finished rows leave), the rewards (a
-function handed in), the lean pass (``microbatches``) and the record of every completion.
-Left out: several processes, adapters; both are the trainer's and not tried here.
+the rollouts (``rollouts``), the lean pass (``microbatches``), the guards and what they do
+(``guards``), held-out accuracy while training, and the record of every completion. One process or
+many: ``processes`` says what they do together. Left out: adapters.
 """
 
-import hashlib
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import GRPOConfig, GRPOTrainer
+from transformers import AutoTokenizer
+from trl import GRPOTrainer
 
 from services.clock import WorkClock
-from services.config import RL, Engine
-from services.errors import ArtifactError
-from services.metrics import Scored, batch_metrics
+from services.errors import GuardError
 from services.prompts import r1_prompt
-from services.sampling import Sampler, SampleRequest, SamplingSettings
+from services.sampling import Sampler
 from services.sampling.local import LocalSampler
-from services.traces import facts_of
-from services.training.advantages import group_advantages
-from services.training.checkpoints import CompleteCheckpoints, latest_checkpoint, step_of
+from services.training.checkpoints import (
+    CompleteCheckpoints,
+    Memory,
+    Retention,
+    best_of,
+    copy_policy,
+    latest_checkpoint,
+    roll_back,
+    rollbacks,
+    step_of,
+    way_back,
+    whole_checkpoints,
+)
+from services.training.diagnostics import PassMeans, compared
+from services.training.guards import Finding, GuardWatch, strongest
+from services.training.held_out import HeldOut
+from services.training.job import RLJob, ScoreFunction, StepRecorder
 from services.training.machine import device_of
-from services.training.microbatches import micro_batches
-from services.types import Completion, Metrics, Problem, Rollout, Score
-
-
-class ScoreFunction(Protocol):
-    """The reward of a stage."""
-
-    def begin(self, problem: Problem, group: Sequence[Completion]) -> None:
-        """A group is sampled; what can be scored of it may start while others decode."""
-
-    def __call__(
-        self,
-        problems: Sequence[Problem],
-        groups: Sequence[Sequence[Completion]],
-        *,
-        max_tokens: int = 0,
-    ) -> list[list[Score]]:
-        """Scores of a step in the shape of its groups; ``max_tokens`` was the length limit."""
-        ...
-
-
-class StepRecorder(Protocol):
-    """Who is told about every step."""
-
-    def resumed(self, step: int) -> None:
-        """Training goes on after ``step``; anything later is forgotten and done again."""
-
-    def step(self, metrics: Metrics, rollouts: Sequence[Rollout]) -> None:
-        """One step is done."""
-
-
-@dataclass(frozen=True, slots=True)
-class RLJob:
-    """All that one reinforcement-learning stage needs, as cheap descriptions."""
-
-    policy: Path
-    """Folder of the checkpoint to start from."""
-    output: Path
-    """Folder the trained policy is written to."""
-    work: Path
-    """Folder of resumable checkpoints; removed by the caller when the stage is done."""
-    settings: RL
-    engine: Engine
-    stream: str
-    """Names the random streams of this stage, for instance ``seed-0/zero``."""
-    schedule: Sequence[Sequence[Problem]]
-    """Problems of each step, ``(steps, prompts_per_step)``."""
+from services.training.microbatches import MicroBatch, idle_batch, micro_batches
+from services.training.policies import load_policy, save_policy
+from services.training.processes import Processes
+from services.training.rollouts import RolloutMaker
+from services.training.trl_settings import trl_config
+from services.types import Metrics, Rollout
 
 
 def train_rl(job: RLJob, score: ScoreFunction, recorder: StepRecorder, clock: WorkClock) -> None:
-    """Run (or resume) a stage and write the trained policy to ``job.output``."""
-    device = device_of(job.engine)
-    model = load_policy(job.policy, device)
-    tokenizer = AutoTokenizer.from_pretrained(job.policy, padding_side="left")
-    trainer = LeanGRPOTrainer(job, model, tokenizer, score, recorder, clock)
-    checkpoint = latest_checkpoint(job.work)
-    recorder.resumed(step_of(checkpoint) if checkpoint else 0)
-    if checkpoint is not None:
-        trainer.checkpoints.restore(checkpoint)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    save_policy(model, tokenizer, job.output)
-
-
-def load_policy(folder: Path, device: torch.device) -> Any:
-    """A checkpoint in float32 on its device; weights come from safetensors only.
+    """Run (or resume) a stage and write the trained policy to ``job.output``.
 
     Raises:
-        ArtifactError: The folder is no loadable checkpoint.
+        GuardError: A guard paused the stage; running it again goes on from there.
     """
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ArtifactError(
-            f"cannot load a model from {folder}: {str(error).strip().splitlines()[0]}",
-            "Delete the folder and run its stage again, or name another checkpoint",
-        ) from error
-    return model.to(device)
+    while True:
+        trainer = _trainer_of(job, score, recorder, clock)
+        trainer.run()
+        stop = trainer.stop
+        if stop is None:
+            break
+        if stop.policy == "pause":
+            raise GuardError(
+                f"{job.stream} paused after step {trainer.state.global_step}: {stop.what}",
+                "Look at the samples of its last steps (r1 dashboard). Run the same command again "
+                "to go on as it is, or change the recipe, which starts the stage anew",
+            )
+        trainer.rewind(stop)
+    trainer.write(job.output)
 
 
-def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a loadable Hugging Face folder: safetensors, configuration, tokenizer."""
-    model.config.use_cache = True
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def trl_config(job: RLJob) -> GRPOConfig:
-    """The recipe's numbers as TRL's settings (mapping: R1 v2 appendix B.4)."""
-    rl = job.settings
-    batch = rl.prompts_per_step * rl.group_size
-    return GRPOConfig(
-        output_dir=str(job.work),
-        per_device_train_batch_size=batch,
-        gradient_accumulation_steps=1,
-        steps_per_generation=rl.minibatches_per_rollout,
-        num_generations=rl.group_size,
-        max_completion_length=max(rl.max_new_tokens, rl.max_new_tokens_later),
-        temperature=rl.temperature,
-        learning_rate=rl.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=rl.warmup_steps,
-        max_steps=rl.steps,
-        max_grad_norm=rl.max_grad_norm,
-        beta=rl.kl_beta,
-        epsilon=rl.clip_epsilon,
-        loss_type=rl.estimator,
-        scale_rewards=rl.scale_rewards,
-        sync_ref_model=rl.kl_beta > 0 and rl.reference_sync_steps > 0,
-        ref_model_mixup_alpha=1.0,
-        ref_model_sync_steps=max(rl.reference_sync_steps, 1),
-        shuffle_dataset=False,
-        remove_unused_columns=False,
-        bf16=False,
-        gradient_checkpointing=False,
-        use_cpu=device_of(job.engine).type == "cpu",
-        dataloader_pin_memory=False,
-        seed=0,
-        logging_steps=1,
-        save_steps=rl.save_every,
-        save_total_limit=2,
-        report_to="none",
-        disable_tqdm=True,
-    )
-
-
-TRL_METRICS = {"kl": "kl", "entropy": "entropy", "clip_ratio/region_mean": "clip/share"}
-"""TRL's names of what its loss measures, and ours."""
+def _trainer_of(
+    job: RLJob, score: ScoreFunction, recorder: StepRecorder, clock: WorkClock
+) -> "LeanGRPOTrainer":
+    model = load_policy(job.policy, device_of(job.engine))
+    tokenizer = AutoTokenizer.from_pretrained(job.policy, padding_side="left")
+    return LeanGRPOTrainer(job, model, tokenizer, score, recorder, clock)
 
 
 class LeanGRPOTrainer(GRPOTrainer):
-    """TRL's trainer with our rollouts, rewards, micro-batches and records."""
+    """TRL's trainer with our rollouts, rewards, micro-batches, guards and records."""
 
     def __init__(
         self,
@@ -173,109 +91,107 @@ class LeanGRPOTrainer(GRPOTrainer):
         recorder: StepRecorder,
         clock: WorkClock,
     ) -> None:
-        rows = [
-            {"prompt": r1_prompt(problem.question), "place": place}
-            for place, problem in enumerate(p for step in job.schedule for p in step)
-        ]
+        self.problems = [problem for part in job.schedule for problem in part]
+        self.setbacks = len(rollbacks(job.work))
+        rate = job.settings.learning_rate * job.settings.guards.rollback_rate**self.setbacks
         super().__init__(
             model=model,
-            args=trl_config(job),
+            args=trl_config(job, rate),
             reward_funcs=_unused_reward,
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=Dataset.from_list(
+                [{"prompt": r1_prompt(p.question), "place": i} for i, p in enumerate(self.problems)]
+            ),
             processing_class=tokenizer,
         )
         self.job = job
         self.tokenizer = tokenizer
         self.device = model.device
-        self.problems = [problem for step in job.schedule for problem in step]
-        self.score = score
         self.recorder = recorder
         self.clock = clock
-        self.sampler: Sampler = LocalSampler(model, tokenizer, batch_size=job.engine.batch_size)
-        self.checkpoints = CompleteCheckpoints(self.ref_model)
+        self.processes = Processes(self.accelerator)
+        sampler: Sampler = LocalSampler(model, tokenizer, batch_size=job.engine.batch_size)
+        self.maker = RolloutMaker(job, tokenizer, sampler, score, clock, self.processes)
+        self.held_out = HeldOut(job, sampler, score, clock, self.processes)
+        self.watch = GuardWatch(job.settings.guards)
+        self.stop: Finding | None = None
+        """What ended training before its last step."""
+        self.checkpoints = CompleteCheckpoints(
+            self.ref_model, self, self.processes, _retention(job)
+        )
         self.add_callback(self.checkpoints)
         self._rollouts: list[Rollout] = []
         self._step_values: dict[str, float] = {}
+        self._loss_is_finite = True
+        self._logps: torch.Tensor | None = None
+        self._held_out_accuracy: float | None = None
+
+    def run(self) -> None:
+        """Train to the end, or until a guard stops it; from the newest checkpoint if there is."""
+        if self.processes.is_main:
+            latest_checkpoint(self.job.work)  # removes torn ones
+        self.processes.wait()
+        checkpoint = latest_checkpoint(self.job.work)
+        if self.processes.is_main:
+            self.recorder.resumed(step_of(checkpoint) if checkpoint else 0)
+        if checkpoint is not None:
+            self._step = step_of(checkpoint)
+            self.checkpoints.restore(checkpoint)
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    def rewind(self, stop: Finding) -> None:
+        """Go back to the last good checkpoint: a quiet one from before the guard's window."""
+        if self.processes.is_main:
+            window = 1 if stop.guard == "non_finite" else self.job.settings.guards.window
+            step = self.state.global_step
+            to = way_back(whole_checkpoints(self.job.work), step - window)
+            roll_back(self.job.work, to, {"step": step, "guard": stop.guard, "what": stop.what})
+        self.processes.wait()
+
+    def write(self, folder: Path) -> None:
+        """Write the trained policy, and beside it those of the best checkpoints if asked for."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            self.save_model(str(folder))  # gathers the shards
+        elif self.processes.is_main:
+            save_policy(self.model, self.tokenizer, folder)
+        if self.processes.is_main:
+            best = best_of(whole_checkpoints(self.job.work), self.job.settings.keep_best)
+            for checkpoint in best:
+                source = self.job.work / f"checkpoint-{checkpoint.step}"
+                copy_policy(source, folder / "best" / f"step-{checkpoint.step}")
+        self.processes.wait()
+
+    def memory(self) -> Memory:
+        """What must be in a checkpoint beyond what TRL writes."""
+        facts = {"guards": self.watch.state(), "values": self._step_values}
+        in_use = self.state.global_step % self.job.settings.steps_per_rollout != 0
+        rollouts = (self._buffered_inputs or ()) if in_use else ()
+        return Memory(facts, rollouts, self.watch.quiet, self._held_out_accuracy)
+
+    def remember(self, memory: Memory) -> None:
+        """Go on from what was in a checkpoint."""
+        self.watch.restore(memory.facts["guards"])
+        self._step_values = dict(memory.facts["values"])
+        if memory.rollouts:
+            self._buffered_inputs: Any = [
+                {name: tensor.to(self.device) for name, tensor in part.items()}
+                for part in memory.rollouts
+            ]
 
     def _generate_and_score_completions(
         self, inputs: list[dict[str, Any]]
     ) -> dict[str, torch.Tensor]:
         """Replace TRL's generation: sample, score, compare within groups."""
         rl = self.job.settings
-        step = self.state.global_step
-        chosen = inputs[:: rl.group_size]
-        problems = [self.problems[row["place"]] for row in chosen]
-        limit = _token_limit(rl, step)
-        started = time.perf_counter()
-        with self.clock.measure("sampling"):
-            groups = self.sampler.sample(
-                [
-                    SampleRequest(
-                        row["prompt"],
-                        rl.group_size,
-                        stream_seed(f"{self.job.stream}/{step}/{place}"),
-                    )
-                    for place, row in enumerate(chosen)
-                ],
-                SamplingSettings(rl.temperature, limit),
-                lambda place, group: self.score.begin(problems[place], group),
-            )
-        seconds = time.perf_counter() - started
-        with self.clock.measure("scoring"):
-            scores = self.score(problems, groups, max_tokens=limit)
-            rows = [
-                Scored(problem, completion, score, _facts(problem, completion, score))
-                for problem, group, marks in zip(problems, groups, scores, strict=True)
-                for completion, score in zip(group, marks, strict=True)
-            ]
-            compared = group_advantages(
-                [row.score.total for row in rows],
-                [row.correct for row in rows],
-                rl.group_size,
-                rl.scale_rewards,
-            )
-        self._rollouts = [
-            Rollout(*row, group=i // rl.group_size, sample=i % rl.group_size, advantage=advantage)
-            for i, (row, advantage) in enumerate(
-                zip(rows, compared.advantages.tolist(), strict=True)
-            )
-        ]
-        tokens = sum(len(row.completion.token_ids) for row in rows)
-        self._step_values = {
-            **batch_metrics(rows),
-            "groups/dead_right": compared.dead_right,
-            "groups/dead_wrong": compared.dead_wrong,
-            "tokens_per_second": tokens / seconds,
-        }
-        return self._tensors(chosen, rows, compared.advantages)
-
-    def _tensors(
-        self, chosen: list[dict[str, Any]], rows: list[Scored], advantages: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """The batch in the form TRL's loss reads."""
-        rl = self.job.settings
-        prompts = [
-            ids
-            for row in chosen
-            for ids in [self.tokenizer.encode(row["prompt"], add_special_tokens=False)]
-            * rl.group_size
-        ]
-        pad = int(self.tokenizer.pad_token_id)
-        completions = [list(row.completion.token_ids) for row in rows]
-        prompt_ids, prompt_mask = _pad(prompts, pad, left=True)
-        completion_ids, completion_mask = _pad(completions, pad, left=False)
-        batch = {
-            "prompt_ids": prompt_ids,
-            "prompt_mask": prompt_mask,
-            "completion_ids": completion_ids,
-            "completion_mask": completion_mask,
-            "advantages": advantages,
-            "num_items_in_batch": completion_mask.sum(),
-        }
-        if rl.minibatches_per_rollout > 1:
-            old = [list(row.completion.logprobs) for row in rows]
-            batch["old_per_token_logps"], _ = _pad(old, 0.0, left=False)
-        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+        problems = [self.problems[row["place"]] for row in inputs[:: rl.group_size]]
+        again = f"/again-{self.setbacks}" if self.setbacks else ""
+        made = self.maker.make(problems, self.state.global_step, self.job.stream + again)
+        self._rollouts = made.rollouts
+        self._step_values = made.values
+        batch = {name: tensor.to(self.device) for name, tensor in made.batch.items()}
+        if rl.steps_per_rollout > 1:
+            sampled = batch.get("sampling_per_token_logps")
+            batch["old_per_token_logps"] = self._policy_logps(batch) if sampled is None else sampled
+        return batch
 
     def training_step(
         self, model: Any, inputs: Any, num_items_in_batch: Any = None
@@ -284,87 +200,169 @@ class LeanGRPOTrainer(GRPOTrainer):
         model.train()
         batch = self._prepare_inputs(inputs)
         total = torch.zeros((), device=self.device)
-        tokens = 0
-        sums: dict[str, float] = {}
+        measured = PassMeans()
+        before = self.clock.seconds.get("training", 0.0)
         with self.clock.measure("training"):
-            for part in micro_batches(
-                batch,
-                estimator=self.job.settings.estimator,
-                token_budget=self.job.engine.micro_batch_tokens,
-                skip_idle=self.job.settings.kl_beta == 0,
-            ):
+            for part, tokens, last in self._parts(batch):
                 if self.ref_model is not None:
-                    part.inputs["ref_per_token_logps"] = self._reference_logps(part.inputs)
-                loss = self._compute_loss(model, part.inputs) * part.weight  # type: ignore[no-untyped-call]
-                self.accelerator.backward(loss)
+                    part.inputs["ref_per_token_logps"] = self._logps_of(self.ref_model, part.inputs)
+                with self._synchronised(model, last):
+                    loss = self._compute_loss(model, part.inputs) * part.weight  # type: ignore[no-untyped-call]
+                    self.accelerator.backward(loss)
                 total += loss.detach()
-                tokens += part.tokens
-                self._take_metrics(sums, part.tokens)
+                self._compare(part.inputs)
+                for name, values in self._metrics["train"].items():
+                    if values:
+                        measured.add(name, values.pop(), tokens)
             for parameter in model.parameters():
                 # A step without a gradient still moves by momentum, as it would with idle rows.
                 if parameter.requires_grad and parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-        for theirs, ours in TRL_METRICS.items():
-            if theirs in sums:
-                self._step_values[ours] = sums[theirs] / tokens
+        seconds = self.clock.seconds["training"] - before
+        self._step_values |= dict(measured.means())
+        self._step_values["training/tokens_per_second"] = measured.tokens / seconds
+        self._loss_is_finite = bool(torch.isfinite(total))
         self._step += 1
         return total
 
+    def _parts(self, batch: dict[str, torch.Tensor]) -> Iterator[tuple[MicroBatch, int, bool]]:
+        """Micro-batches, the tokens all processes have in each, and whether it is the last.
+
+        Every process makes as many passes, empty ones at the end, because passes meet in
+        collective operations.
+        """
+        rl, count = self.job.settings, self.processes.count
+        mine = int(batch["completion_mask"].sum())
+        tokens_of_all = sum(self.processes.gather([mine]))
+        parts = list(
+            micro_batches(
+                batch,
+                estimator=rl.estimator,
+                token_budget=self.job.engine.micro_batch_tokens,
+                skip_idle=rl.kl_beta == 0,
+                all_tokens=tokens_of_all / count,
+            )
+        )
+        sizes = self.processes.gather([[part.tokens for part in parts]])
+        passes = max(map(len, sizes))
+        parts += [idle_batch(batch) for _ in range(passes - len(parts))]
+        for place, part in enumerate(parts):
+            tokens = sum(size[place] for size in sizes if place < len(size))
+            yield part, tokens, place == passes - 1
+
+    @contextmanager
+    def _synchronised(self, model: Any, last: bool) -> Iterator[None]:
+        """Gradients meet in the last pass of a step only."""
+        if self.processes.count == 1 or last:
+            yield
+            return
+        state = self.accelerator.gradient_state
+        state._set_sync_gradients(False)
+        try:
+            with self.accelerator.no_sync(model):
+                yield
+        finally:
+            state._set_sync_gradients(True)
+
+    def _compare(self, inputs: Mapping[str, torch.Tensor]) -> None:
+        """Measure sampler against trainer, and ratios outside the clip range where TRL does not."""
+        assert self._logps is not None
+        fresh = self._step % self.job.settings.steps_per_rollout == 0
+        sums = compared(self._logps, inputs, self.job.settings, fresh=fresh)
+        if not sums:
+            return
+        tokens = inputs["completion_mask"].sum().float()
+        *totals, count = self.accelerator.reduce(torch.stack([*sums.values(), tokens]))
+        for name, total in zip(sums, totals, strict=True):
+            self._metrics["train"][name].append((total / count.clamp(min=1)).item())
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's; the log-probabilities of the last pass are kept to be compared."""
+        found = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        self._logps = found[0].detach()
+        return found
+
+    def _policy_logps(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Log-probabilities of rows whose sampler did not say any, ``(rows, longest)``."""
+        budget = self.job.engine.micro_batch_tokens
+        size = max(1, budget // (batch["prompt_ids"].shape[1] + batch["completion_ids"].shape[1]))
+        rows = range(0, len(batch["prompt_ids"]), size)
+        chunks = [{n: t[at : at + size] for n, t in batch.items() if t.dim() > 1} for at in rows]
+        return torch.cat([self._logps_of(self.model, chunk) for chunk in chunks])
+
     @torch.no_grad()
-    def _reference_logps(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def _logps_of(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
         mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
         width = inputs["completion_ids"].shape[1]
-        logps: torch.Tensor = self._get_per_token_logps_and_entropies(
-            self.ref_model, ids, mask, width
-        )[0]
+        logps: torch.Tensor = self._get_per_token_logps_and_entropies(model, ids, mask, width)[0]
         return logps
 
-    def _take_metrics(self, sums: dict[str, float], tokens: int) -> None:
-        """Move a micro-batch's means out of TRL's lists, weighted by its tokens."""
-        for name, values in self._metrics["train"].items():
-            if values:
-                sums[name] = sums.get(name, 0.0) + values.pop() * tokens
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """Clip; gradients that are not finite are dropped, so that they poison no weight."""
+        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        if norm is not None and not math.isfinite(float(norm)):
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.zero_()
+        return norm
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """TRL's; then the learning rate of this attempt, where a rollback has lowered it."""
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[no-untyped-call]
+        if checkpoint is None or not self.setbacks:
+            return
+        optimizer, schedule, rate = self.optimizer, self.lr_scheduler, self.args.learning_rate
+        assert optimizer is not None
+        assert schedule is not None
+        schedule.base_lrs = [rate for _ in schedule.base_lrs]
+        for group, shape in zip(optimizer.param_groups, schedule.lr_lambdas, strict=True):
+            group["initial_lr"] = rate
+            group["lr"] = rate * shape(schedule.last_epoch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Record a finished step: called after the optimizer, with loss and gradient norm."""
         if "grad_norm" not in logs:
             return
+        step, rl = self.state.global_step, self.job.settings
         self._step_values |= {
-            "loss": float(logs["loss"]),
+            # the trainer puts something else in the place of a loss that is not finite
+            "loss": float(logs["loss"]) if self._loss_is_finite else math.nan,
             "grad_norm": float(logs["grad_norm"]),
             "learning_rate": float(logs["learning_rate"]),
         }
-        self.recorder.step(Metrics(self.state.global_step, dict(self._step_values)), self._rollouts)
+        values = dict(self._step_values)
+        self._held_out_accuracy = None
+        if rl.eval_every and step % rl.eval_every == 0:
+            values |= self.held_out.measure(step)
+            self._held_out_accuracy = values["held_out/accuracy"]
+            self.control.should_save |= rl.keep_best > 0
+        if self.processes.is_main:
+            self.recorder.step(Metrics(step, values), self._rollouts)
         self._rollouts = []
+        self._guard(step, values)
+
+    def _guard(self, step: int, values: Mapping[str, float]) -> None:
+        """Raise alarms, and end training here where a guard's policy says so."""
+        findings = self.processes.agree(self.watch.observe(values))
+        stop = strongest(findings)
+        if self.processes.is_main:
+            for finding in findings:
+                self.recorder.alarm(step, finding)
+        if stop is None or stop.policy == "warn":
+            return
+        if stop.policy == "rollback" and self.setbacks >= self.job.settings.guards.max_rollbacks:
+            what = f"{stop.what}, after {self.setbacks} rollbacks already"
+            stop = replace(stop, policy="pause", what=what)
+        self.stop = stop
+        self.control.should_training_stop = True
+        self.control.should_save = stop.policy == "pause"
 
 
-def stream_seed(name: str) -> int:
-    """A 64-bit seed from the name of a random stream."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
-
-
-def _token_limit(rl: RL, step: int) -> int:
-    later = rl.max_new_tokens_later and step >= rl.max_new_tokens_later_from
-    return rl.max_new_tokens_later if later else rl.max_new_tokens
-
-
-def _facts(problem: Problem, completion: Completion, score: Score) -> Any:
-    return facts_of(problem, completion.text, score.verdict, truncated=completion.truncated)
-
-
-def _pad(
-    rows: Sequence[Sequence[float]], value: float, *, left: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A padded tensor and its mask, both ``(rows, longest)``."""
-    longest = max(map(len, rows))
-    values = torch.full((len(rows), longest), value)
-    mask = torch.zeros(len(rows), longest, dtype=torch.long)
-    for place, row in enumerate(rows):
-        span = slice(longest - len(row), longest) if left else slice(0, len(row))
-        values[place, span] = torch.tensor(row, dtype=values.dtype)
-        mask[place, span] = 1
-    return values, mask
+def _retention(job: RLJob) -> Retention:
+    guards = job.settings.guards
+    back = "rollback" in (guards.policy, *guards.policies.values())
+    return Retention(best=job.settings.keep_best, way_back=guards.window if back else None)
 
 
 def _unused_reward(*_: Any, **__: Any) -> list[float | None]:

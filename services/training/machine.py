@@ -37,7 +37,10 @@ def silence(trainer: transformers.Trainer) -> None:
 
 
 def device_of(engine: Engine) -> torch.device:
-    """The device to train and sample on."""
-    if engine.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(engine.device)
+    """The device to train and sample on; each process of a host has a GPU of its own."""
+    kind = engine.device
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda" and "LOCAL_RANK" in os.environ:
+        return torch.device(kind, int(os.environ["LOCAL_RANK"]))
+    return torch.device(kind)

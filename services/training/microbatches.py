@@ -16,6 +16,7 @@ ROWWISE = (
     "completion_mask",
     "old_per_token_logps",
     "ref_per_token_logps",
+    "sampling_per_token_logps",
 )
 """Tensors of a GRPO batch with one column per completion token."""
 
@@ -29,7 +30,12 @@ class MicroBatch(NamedTuple):
 
 
 def micro_batches(
-    batch: Mapping[str, torch.Tensor], *, estimator: str, token_budget: int, skip_idle: bool
+    batch: Mapping[str, torch.Tensor],
+    *,
+    estimator: str,
+    token_budget: int,
+    skip_idle: bool,
+    all_tokens: float,
 ) -> Iterator[MicroBatch]:
     """Cut a GRPO batch as TRL prepares it.
 
@@ -39,6 +45,7 @@ def micro_batches(
         estimator: TRL's ``loss_type``; decides the weights.
         token_budget: Most padded tokens in a micro-batch; one row may exceed it.
         skip_idle: Leave out rows with advantage 0 (only right if there is no KL term).
+        all_tokens: Completion tokens of the batch; with several processes, their mean.
     """
     prompt_lengths = batch["prompt_mask"].sum(1)
     completion_lengths = batch["completion_mask"].sum(1)
@@ -46,17 +53,24 @@ def micro_batches(
     if skip_idle:
         rows = rows[batch["advantages"] != 0]
     order = rows[(prompt_lengths + completion_lengths)[rows].argsort(stable=True)]
-    all_tokens = int(completion_lengths.sum())
     for chosen in _pack(order, prompt_lengths, completion_lengths, token_budget):
         tokens = int(completion_lengths[chosen].sum())
-        if estimator == "dapo":
-            weight = 1.0
+        if estimator in ("dapo", "cispo", "vespo"):
+            weight = 1.0  # TRL divides by the tokens of the whole batch
         elif estimator == "bnpo":
             weight = tokens / all_tokens
         else:
             weight = len(chosen) / len(prompt_lengths)
         trimmed = _trim(batch, chosen, int(prompt_lengths[chosen].max()))
         yield MicroBatch(trimmed, weight, tokens)
+
+
+def idle_batch(batch: Mapping[str, torch.Tensor]) -> MicroBatch:
+    """One row without completion tokens: a pass whose gradient is zero."""
+    row = {name: batch[name][:1, :1] for name in ROWWISE if name in batch}
+    row["completion_mask"] = torch.zeros_like(row["completion_mask"])
+    row |= {name: batch[name][:1] for name in ("prompt_ids", "prompt_mask", "advantages")}
+    return MicroBatch({**row, "num_items_in_batch": batch["num_items_in_batch"]}, 0.0, 0)
 
 
 def _pack(

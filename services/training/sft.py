@@ -18,8 +18,8 @@ from services.clock import WorkClock
 from services.config import SFT, Engine
 from services.errors import ProblemError
 from services.training.checkpoints import CompleteCheckpoints, latest_checkpoint, step_of
-from services.training.grpo import load_policy, save_policy
 from services.training.machine import device_of, silence
+from services.training.policies import load_policy, save_policy
 from services.types import Metrics
 
 IGNORE = -100

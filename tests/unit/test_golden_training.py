@@ -11,7 +11,8 @@ from services.clock import WorkClock
 from services.config import RL, Engine, Problems, RewardWeights
 from services.judging import score_function
 from services.tasks.sources import rl_schedule
-from services.training.grpo import RLJob, train_rl
+from services.training.grpo import train_rl
+from services.training.job import RLJob
 from services.types import Metrics, Rollout
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "grpo_trajectory.json"

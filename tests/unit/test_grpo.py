@@ -12,7 +12,9 @@ from services.pretraining.pretrain import Shape, new_model
 from services.pretraining.tokenizer import build_tokenizer
 from services.tasks.sources import rl_schedule
 from services.training.advantages import group_advantages
-from services.training.grpo import LeanGRPOTrainer, RLJob, train_rl
+from services.training.grpo import LeanGRPOTrainer, train_rl
+from services.training.guards import Finding
+from services.training.job import RLJob
 from services.training.microbatches import micro_batches
 from services.types import Metrics, Rollout, Score, Verdict
 
@@ -36,6 +38,7 @@ class Recorder:
         self.steps: list[Metrics] = []
         self.rollouts: list[Rollout] = []
         self.started_after: list[int] = []
+        self.alarms: list[tuple[int, Finding]] = []
 
     def resumed(self, step: int) -> None:
         self.started_after.append(step)
@@ -43,6 +46,9 @@ class Recorder:
     def step(self, metrics: Metrics, rollouts: list[Rollout]) -> None:
         self.steps.append(metrics)
         self.rollouts += rollouts
+
+    def alarm(self, step: int, finding: Finding) -> None:
+        self.alarms.append((step, finding))
 
 
 class Crash(Exception):
@@ -135,7 +141,7 @@ def test_lean_pass_has_the_gradient_of_trls_loss_on_the_whole_batch(
     model = trainer.model
     plain = dict(batch)
     if beta:
-        plain["ref_per_token_logps"] = trainer._reference_logps(batch)
+        plain["ref_per_token_logps"] = trainer._logps_of(trainer.ref_model, batch)
     model.train()
     loss = trainer._compute_loss(model, plain)
     loss.backward()
@@ -159,7 +165,9 @@ def test_micro_batches_cover_live_rows_once_within_the_budget(policy, tmp_path):
     rows = [row for row in trainer.train_dataset for _ in range(4)][:12]
     batch = trainer._generate_and_score_completions(rows)
     batch["advantages"][::3] = 0.0
-    parts = list(micro_batches(batch, estimator="dapo", token_budget=120, skip_idle=True))
+    parts = list(
+        micro_batches(batch, estimator="dapo", token_budget=120, skip_idle=True, all_tokens=1.0)
+    )
     assert len(parts) > 1
     assert sum(len(part.inputs["advantages"]) for part in parts) == 8
     for part in parts:

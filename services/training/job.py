@@ -1,0 +1,62 @@
+"""What a reinforcement-learning stage is given, and whom it tells: descriptions, no machinery."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from services.config import RL, Engine
+from services.training.guards import Finding
+from services.types import Completion, Metrics, Problem, Rollout, Score
+
+
+class ScoreFunction(Protocol):
+    """The reward of a stage."""
+
+    def begin(self, problem: Problem, group: Sequence[Completion]) -> None:
+        """A group is sampled; what can be scored of it may start while others decode."""
+
+    def __call__(
+        self,
+        problems: Sequence[Problem],
+        groups: Sequence[Sequence[Completion]],
+        *,
+        max_tokens: int = 0,
+    ) -> list[list[Score]]:
+        """Scores of a step in the shape of its groups; ``max_tokens`` was the length limit."""
+        ...
+
+
+class StepRecorder(Protocol):
+    """Who is told about every step; with several processes, by the main one."""
+
+    def resumed(self, step: int) -> None:
+        """Training goes on after ``step``; anything later is forgotten and done again."""
+
+    def step(self, metrics: Metrics, rollouts: Sequence[Rollout]) -> None:
+        """One step is done."""
+
+    def alarm(self, step: int, finding: Finding) -> None:
+        """A guard has tripped at a step."""
+
+
+@dataclass(frozen=True, slots=True)
+class RLJob:
+    """All that one reinforcement-learning stage needs, as cheap descriptions."""
+
+    policy: Path
+    """Folder of the checkpoint to start from."""
+    output: Path
+    """Folder the trained policy is written to."""
+    work: Path
+    """Folder of resumable checkpoints; removed by the caller when the stage is done."""
+    settings: RL
+    engine: Engine
+    stream: str
+    """Names the random streams of this stage, for instance ``seed-0/zero``."""
+    schedule: Sequence[Sequence[Problem]]
+    """Problems as ``services.tasks.sources.rl_schedule`` lays them out."""
+    held_out: Sequence[Problem] = ()
+    """Problems to watch training by; needed where ``eval_every`` is set."""
+    spares: Sequence[Problem] = ()
+    """Questions that take the place of groups outside the band; needed where ``choice`` is on."""
