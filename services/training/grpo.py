@@ -319,6 +319,7 @@ class LeanGRPOTrainer(GRPOTrainer):
         for group, shape in zip(optimizer.param_groups, schedule.lr_lambdas, strict=True):
             group["initial_lr"] = rate
             group["lr"] = rate * shape(schedule.last_epoch)
+        schedule._last_lr = [group["lr"] for group in optimizer.param_groups]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Record a finished step: called after the optimizer, with loss and gradient norm."""

@@ -1,169 +1,109 @@
-"""The training pass: lean gradients are plain ones, advantages TRL's, resuming is exact."""
+"""The training pass: lean gradients are TRL's, advantages TRL's, resuming is exact."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOTrainer
 
 from services.clock import WorkClock
-from services.config import RL, Engine, Problems
-from services.pretraining.pretrain import Shape, new_model
-from services.pretraining.tokenizer import build_tokenizer
-from services.tasks.sources import rl_schedule
+from services.config import RL
 from services.training.advantages import group_advantages
 from services.training.grpo import LeanGRPOTrainer, train_rl
-from services.training.guards import Finding
-from services.training.job import RLJob
 from services.training.microbatches import micro_batches
-from services.types import Metrics, Rollout, Score, Verdict
-
-SMALL = Shape(layers=2, width=16, heads=2, intermediate=32)
-RL_SMALL = RL(
-    steps=4,
-    prompts_per_step=3,
-    group_size=4,
-    learning_rate=1e-3,
-    kl_beta=0.0,
-    max_new_tokens=12,
-    estimator="dapo",
-    save_every=2,
+from services.training.trl_settings import trl_config
+from tests.unit.small_training import (
+    RL_SMALL,
+    Crash,
+    CrashingRecorder,
+    Recorder,
+    ScoreByLength,
+    job,
+    rows_of_a_step,
+    trainer_of,
+    write_policy,
 )
 
-
-class Recorder:
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.steps: list[Metrics] = []
-        self.rollouts: list[Rollout] = []
-        self.started_after: list[int] = []
-        self.alarms: list[tuple[int, Finding]] = []
-
-    def resumed(self, step: int) -> None:
-        self.started_after.append(step)
-
-    def step(self, metrics: Metrics, rollouts: list[Rollout]) -> None:
-        self.steps.append(metrics)
-        self.rollouts += rollouts
-
-    def alarm(self, step: int, finding: Finding) -> None:
-        self.alarms.append((step, finding))
-
-
-class Crash(Exception):
-    """Stands for the end of the process."""
-
-
-class CrashingRecorder(Recorder):
-    """Fails at a step, as if the process had been killed there."""
-
-    def step(self, metrics: Metrics, rollouts: list[Rollout]) -> None:
-        if metrics.step == 4:
-            raise Crash
-        super().step(metrics, rollouts)
-
-
-class ScoreByLength:
-    """A reward that differs within groups: longer is better, the very short are unscorable."""
-
-    def begin(self, problem, group) -> None:
-        pass
-
-    def __call__(self, problems, groups, *, max_tokens=0) -> list[list[Score]]:
-        return [
-            [
-                Score(Verdict.UNSCORABLE, "too short", {}, None)
-                if len(c.token_ids) < 3
-                else Score(
-                    Verdict.CORRECT, "", {"format": 1.0}, len(c.token_ids) + sum(c.token_ids) % 7
-                )
-                for c in group
-            ]
-            for group in groups
-        ]
-
-
-score_by_length = ScoreByLength()
+ESTIMATORS = ["grpo", "dapo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo", "vespo"]
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("policy")
-    tokenizer = build_tokenizer()
-    model = new_model(SMALL, tokenizer, seed=2)
-    with torch.no_grad():
-        model.lm_head.weight[tokenizer.eos_token_id] *= 4
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return write_policy(tmp_path_factory.mktemp("policy"))
 
 
-def job(policy: Path, where: Path, settings: RL = RL_SMALL, budget: int = 200) -> RLJob:
-    return RLJob(
-        policy=policy,
-        output=where / "out",
-        work=where / "work",
-        settings=settings,
-        engine=Engine(threads=1, device="cpu", micro_batch_tokens=budget),
-        stream="test",
-        schedule=rl_schedule(Problems(), settings, seed=5),
+def settings_of(estimator: str, beta: float) -> RL:
+    level = "sequence" if estimator == "luspo" else "token"
+    return RL.model_validate(
+        RL_SMALL.model_dump()
+        | {"estimator": estimator, "kl_beta": beta, "importance_sampling": level}
     )
 
 
-def trainer_of(job: RLJob) -> LeanGRPOTrainer:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def stock_trainer(lean: LeanGRPOTrainer) -> GRPOTrainer:
+    """TRL's own trainer with the same settings, model and data."""
 
-    return LeanGRPOTrainer(
-        job,
-        AutoModelForCausalLM.from_pretrained(job.policy, dtype=torch.float32),
-        AutoTokenizer.from_pretrained(job.policy, padding_side="left"),
-        score_by_length,
-        Recorder(),
-        WorkClock(),
+    def reward(completions: list[str], completion_ids: list[list[int]], **_: object) -> list[float]:
+        return [float(len(ids) + sum(ids) % 7) for ids in completion_ids]
+
+    return GRPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(lean.job.policy, dtype=torch.float32),
+        args=trl_config(lean.job, 1e-3),
+        reward_funcs=reward,
+        train_dataset=lean.train_dataset,
+        processing_class=AutoTokenizer.from_pretrained(lean.job.policy, padding_side="left"),
     )
 
 
-@pytest.mark.parametrize("estimator", ["grpo", "dapo", "dr_grpo", "bnpo"])
-@pytest.mark.parametrize("beta", [0.0, 0.1])
-def test_lean_pass_has_the_gradient_of_trls_loss_on_the_whole_batch(
+@pytest.mark.parametrize(
+    ("estimator", "beta"), [*((name, 0.0) for name in ESTIMATORS), ("grpo", 0.1), ("dapo", 0.1)]
+)
+def test_loss_and_gradient_are_those_of_stock_trl_on_a_batch_that_trl_made(
     policy, tmp_path, estimator, beta
 ):
-    settings = RL_SMALL.model_copy(update={"estimator": estimator, "kl_beta": beta})
-    trainer = trainer_of(job(policy, tmp_path, settings))
-    trainer.current_gradient_accumulation_steps = 1
-    rows = [row for row in trainer.train_dataset for _ in range(4)][:12]
-    batch = trainer._generate_and_score_completions(rows)
-    if beta:
-        with torch.no_grad():
-            for parameter in trainer.model.parameters():  # away from the reference
-                parameter.add_(torch.randn_like(parameter) * 0.01)
-    model = trainer.model
-    plain = dict(batch)
-    if beta:
-        plain["ref_per_token_logps"] = trainer._logps_of(trainer.ref_model, batch)
-    model.train()
-    loss = trainer._compute_loss(model, plain)
+    lean = trainer_of(job(policy, tmp_path, settings_of(estimator, beta)))
+    stock = stock_trainer(lean)
+    stock.model.train()
+    batch = stock._generate_and_score_completions(rows_of_a_step(lean))
+    batch["advantages"][:4] = 0.0  # a dead group, which the lean pass leaves out
+    batch["old_per_token_logps"] = stock._get_per_token_logps_and_entropies(
+        stock.model,
+        torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1),
+        torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1),
+        batch["completion_ids"].shape[1],
+    )[0].detach()
+    with torch.no_grad():  # away from the policy that sampled, and from the reference
+        for one, two in zip(stock.model.parameters(), lean.model.parameters(), strict=True):
+            step = torch.randn_like(one) * 0.02
+            one.add_(step)
+            two.add_(step)
+    stock.current_gradient_accumulation_steps = lean.current_gradient_accumulation_steps = 1
+    loss = stock._compute_loss(stock.model, batch)
     loss.backward()
-    wanted = {name: p.grad.clone() for name, p in model.named_parameters()}
-    model.zero_grad()
+    if beta:
+        batch.pop("ref_per_token_logps")  # the lean pass computes its own
 
-    lean = trainer_of_same_batch(trainer, batch)
-    torch.testing.assert_close(lean, loss.detach(), atol=1e-6, rtol=1e-5)
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, wanted[name], atol=1e-6, rtol=1e-4)
-
-
-def trainer_of_same_batch(trainer: LeanGRPOTrainer, batch) -> torch.Tensor:
-    """Run the trainer's own training step on a batch that is already there."""
-    trainer._prepare_inputs = lambda _: batch
-    return trainer.training_step(trainer.model, None)
+    lean._prepare_inputs = lambda _: batch
+    found = lean.training_step(lean.model, None)
+    torch.testing.assert_close(found, loss.detach(), atol=1e-6, rtol=1e-5)
+    for (name, one), two in zip(
+        stock.model.named_parameters(), lean.model.parameters(), strict=True
+    ):
+        assert one.grad.abs().max() > 0, name
+        torch.testing.assert_close(two.grad, one.grad, atol=1e-6, rtol=1e-4)
+    shown = lean._step_values
+    assert shown["entropy"] > 0
+    assert 0 <= shown["clip/share"] <= 1
+    assert ("kl" in shown) == bool(beta)
 
 
 def test_micro_batches_cover_live_rows_once_within_the_budget(policy, tmp_path):
     trainer = trainer_of(job(policy, tmp_path))
-    rows = [row for row in trainer.train_dataset for _ in range(4)][:12]
-    batch = trainer._generate_and_score_completions(rows)
+    batch = trainer._generate_and_score_completions(rows_of_a_step(trainer))
     batch["advantages"][::3] = 0.0
     parts = list(
         micro_batches(batch, estimator="dapo", token_budget=120, skip_idle=True, all_tokens=1.0)
@@ -186,30 +126,109 @@ def test_advantages_leave_unscorable_rows_out():
     assert found.dead_wrong == 0.0
 
 
-def test_resuming_gives_the_weights_of_an_unbroken_run(policy, tmp_path):
-    torch.set_num_threads(1)
+MANY_STEPS_PER_ROLLOUT = {
+    "steps": 8,
+    "minibatches_per_rollout": 2,
+    "epochs_per_rollout": 2,
+    "kl_beta": 0.05,
+    "reference_sync_steps": 3,
+    "clip_epsilon": 0.2,
+    "save_every": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "crash", "resumed"),
+    [({}, 4, 2), (MANY_STEPS_PER_ROLLOUT, 7, 6), (MANY_STEPS_PER_ROLLOUT, 5, 4)],
+    ids=["plain", "inside a rollout", "between rollouts"],
+)
+def test_resuming_gives_the_run_that_was_never_broken(policy, tmp_path, changes, crash, resumed):
+    """Bit for bit: weights, and everything that is recorded but for speeds."""
+    settings = RL.model_validate(RL_SMALL.model_dump() | changes)
     straight = Recorder()
-    train_rl(job(policy, tmp_path / "a"), score_by_length, straight, WorkClock())
+    train_rl(job(policy, tmp_path / "a", settings), ScoreByLength(), straight, WorkClock())
 
-    broken = job(policy, tmp_path / "b")
+    broken = job(policy, tmp_path / "b", settings)
     with pytest.raises(Crash):
-        train_rl(broken, score_by_length, CrashingRecorder(), WorkClock())
-    (broken.work / "checkpoint-3").mkdir()  # what a kill in the middle of saving leaves
+        train_rl(broken, ScoreByLength(), CrashingRecorder(crash), WorkClock())
+    (broken.work / "checkpoint-99").mkdir()  # what a kill in the middle of saving leaves
     again = Recorder()
-    train_rl(broken, score_by_length, again, WorkClock())
+    train_rl(broken, ScoreByLength(), again, WorkClock())
 
-    assert again.started_after == [2]
-    assert not (broken.work / "checkpoint-3").exists()
+    assert again.started_after == [resumed]
+    assert not (broken.work / "checkpoint-99").exists()
     one, two = (load_file(tmp_path / x / "out" / "model.safetensors") for x in "ab")
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert [m.step for m in straight.steps] == [1, 2, 3, 4]
-    assert [m.values["loss"] for m in straight.steps[2:]] == [m.values["loss"] for m in again.steps]
-    assert len(straight.rollouts) == 4 * 12
+    assert [m.step for m in straight.steps] == list(range(1, settings.steps + 1))
+    for before, after in zip(straight.steps[resumed:], again.steps, strict=True):
+        for name in set(before.values) - {"tokens_per_second", "training/tokens_per_second"}:
+            assert before.values[name] == after.values[name], (before.step, name)
+    rows = settings.prompts_per_step * settings.group_size * settings.minibatches_per_rollout
+    assert len(straight.rollouts) == settings.steps // settings.steps_per_rollout * rows
 
 
 def test_training_moves_towards_the_reward(policy, tmp_path):
     settings = RL_SMALL.model_copy(update={"steps": 12, "learning_rate": 5e-3, "save_every": 50})
     seen = Recorder()
-    train_rl(job(policy, tmp_path, settings), score_by_length, seen, WorkClock())
+    train_rl(job(policy, tmp_path, settings), ScoreByLength(), seen, WorkClock())
     lengths = [m.values["length/mean"] for m in seen.steps]
     assert sum(lengths[-3:]) > sum(lengths[:3])
+
+
+def test_sampler_and_trainer_agree_and_a_sampler_that_lies_is_seen(policy, tmp_path):
+    trainer = trainer_of(job(policy, tmp_path, settings_of("dapo", 0.0)))
+    trainer.current_gradient_accumulation_steps = 1
+    batch = trainer._generate_and_score_completions(rows_of_a_step(trainer))
+    trainer._prepare_inputs = lambda _: batch
+    trainer.training_step(trainer.model, None)
+    assert 0 <= trainer._step_values["mismatch/kl"] < 1e-9
+    assert trainer._step_values["mismatch/mean_abs"] < 1e-5
+    batch["sampling_per_token_logps"] -= 0.5
+    trainer.training_step(trainer.model, None)
+    # k3 at a constant log-ratio of 0.5: e^0.5 − 1 − 0.5
+    assert trainer._step_values["mismatch/kl"] == pytest.approx(0.148721, abs=1e-4)
+
+
+def test_old_logprobs_are_computed_where_the_sampler_has_none(policy, tmp_path):
+    settings = RL.model_validate(RL_SMALL.model_dump() | {"epochs_per_rollout": 2})
+    trainer = trainer_of(job(policy, tmp_path, settings))
+    rows = rows_of_a_step(trainer)
+    said = trainer._generate_and_score_completions(rows)
+    sample = trainer.maker.sampler.sample
+
+    def silent(*asked):
+        return [[replace(c, logprobs=()) for c in group] for group in sample(*asked)]
+
+    trainer.maker.sampler.sample = silent
+    computed = trainer._generate_and_score_completions(rows)
+    assert "sampling_per_token_logps" not in computed
+    torch.testing.assert_close(
+        computed["old_per_token_logps"] * said["completion_mask"],
+        said["old_per_token_logps"],
+        atol=2e-5,
+        rtol=1e-4,
+    )
+
+
+def test_questions_outside_the_band_are_replaced(policy, tmp_path):
+    choice = {"rounds": 1, "min_pass_rate": 0.2, "max_pass_rate": 0.8}
+    settings = RL.model_validate(RL_SMALL.model_dump() | {"steps": 1, "choice": choice})
+    seen, chosen = Recorder(), job(policy, tmp_path, settings)
+    train_rl(chosen, ScoreByLength(), seen, WorkClock())
+    values, spares = seen.steps[0].values, {problem.id for problem in chosen.spares}
+    replaced = {row.problem.id for row in seen.rollouts} & spares
+    asked = {problem.id for problem in chosen.schedule[0]}
+    assert replaced
+    assert len(replaced) / 3 == values["groups/replaced"]
+    assert values["groups/replaced"] == values["groups/too_easy"] + values["groups/too_hard"]
+    assert {row.problem.id for row in seen.rollouts} <= spares | asked
+
+
+def test_the_longer_limit_sets_in_at_its_step(policy, tmp_path):
+    longer = {"max_new_tokens": 4, "max_new_tokens_later": 12, "max_new_tokens_later_from": 1}
+    settings = RL.model_validate(RL_SMALL.model_dump() | {"steps": 2, **longer})
+    seen = Recorder()
+    train_rl(job(policy, tmp_path, settings), ScoreByLength(), seen, WorkClock())
+    lengths = [len(row.completion.token_ids) for row in seen.rollouts]
+    assert max(lengths[:12]) == 4
+    assert max(lengths[12:]) > 4
