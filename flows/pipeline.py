@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ from services.config import Recipe
 from services.errors import R1Error
 from services.recipes import recipe_digest
 from services.store import StageKind, Store, open_store, store_url
+from services.store.alarms import Alarm, AlarmBook, open_alarms
 from services.tracking import PipelineTrack, StageTrack, open_tracker
 from services.training.guards import Finding
 from services.types import CheckpointRef, DatasetRef, Metrics, Rollout
@@ -86,11 +88,23 @@ class StageRun:
         run.progress.step(metrics.step, metrics.values)
 
     def alarm(self, step: int, finding: Finding) -> None:
-        """A guard of the stage has tripped."""
-        name = finding.guard.replace("_", " ")
-        self.pipeline.progress.say(
-            f"{self.plan.name}, step {step}: {name} guard ({finding.policy}): {finding.what}"
+        """A guard of the stage has tripped; whatever it does, somebody should know."""
+        stage, policy = self.plan.name, finding.policy
+        assert policy != "off"
+        self.pipeline.alarms.raise_alarm(
+            Alarm(
+                source="guard",
+                name=finding.guard,
+                action=policy,
+                message=finding.what,
+                run_id=self.pipeline.run_id,
+                stage=stage,
+                step=step,
+                value=finding.value if isfinite(finding.value) else None,
+                bound=finding.bound,
+            )
         )
+        self.pipeline.progress.say(f"{stage}, step {step}: {finding.what} ({policy})")
 
 
 class Pipeline:
@@ -103,6 +117,7 @@ class Pipeline:
         store: Store,
         track: PipelineTrack,
         progress: StageProgress,
+        alarms: AlarmBook,
         *,
         until: str | None,
         start: str | None,
@@ -113,6 +128,7 @@ class Pipeline:
         self.store = store
         self.track = track
         self.progress = progress
+        self.alarms = alarms
         self.clock = WorkClock()
         self.until = until
         self.start = start
@@ -292,6 +308,7 @@ def open_pipeline(
     """Open the services of a run, and close its records however it ends."""
     run_id = run_id_of(recipe)
     store = open_store(store_url())
+    alarms = open_alarms(store_url())
     store.begin_run(
         run_id,
         recipe_name=recipe.name,
@@ -301,11 +318,12 @@ def open_pipeline(
     )
     try:
         with open_tracker(home).pipeline(run_id, recipe) as track:
-            yield Pipeline(recipe, home, store, track, progress, until=until, start=start)
+            yield Pipeline(recipe, home, store, track, progress, alarms, until=until, start=start)
     except BaseException as error:
         store.end_run(run_id, "failed", summary=f"{type(error).__name__}: {error}")
         raise
     else:
         store.end_run(run_id, "finished")
     finally:
+        alarms.close()
         store.close()

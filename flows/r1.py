@@ -19,6 +19,7 @@ from prefect import flow
 from rich.console import Console
 
 from flows import release, stages
+from flows.disk import require_disk
 from flows.environment import home_folder
 from flows.pipeline import Pipeline, UntilReached, open_pipeline
 from flows.progress import StageProgress
@@ -43,6 +44,7 @@ def recipe_of(run: Pipeline) -> None:
     """The recipe itself."""
     recipe = run.recipe
     base, student = stages.model(run, "base"), stages.model(run, "student-base")
+    require_disk(run, base, student)
 
     zero = stages.reinforce(run, "zero", base, recipe.zero)
     cold = stages.cold_start(run, zero)

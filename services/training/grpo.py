@@ -60,7 +60,8 @@ def train_rl(job: RLJob, score: ScoreFunction, recorder: StepRecorder, clock: Wo
         trainer.run()
         stop = trainer.stop
         if stop is None:
-            break
+            trainer.write(job.output)
+            return
         if stop.policy == "pause":
             raise GuardError(
                 f"{job.stream} paused after step {trainer.state.global_step}: {stop.what}",
@@ -68,7 +69,7 @@ def train_rl(job: RLJob, score: ScoreFunction, recorder: StepRecorder, clock: Wo
                 "to go on as it is, or change the recipe, which starts the stage anew",
             )
         trainer.rewind(stop)
-    trainer.write(job.output)
+        del trainer  # the next one brings its own model
 
 
 def _trainer_of(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,9 +16,10 @@ from flows.report import PipelineReport
 from flows.running import run_pipeline
 from services.artifacts import read_manifest, verify_folder
 from services.config import Recipe
-from services.errors import ProblemError, RecipeError
+from services.config_guards import Guards
+from services.errors import ArtifactError, GuardError, ProblemError, RecipeError
 from services.store.opening import open_engine_to_read, store_url
-from services.views import list_runs, run_overview
+from services.views import alarms, list_runs, run_overview
 from tests.flows.conftest import MICRO
 
 
@@ -100,6 +102,32 @@ def test_unknown_stage_and_missing_file_are_refused(micro, home):
     with pytest.raises(ProblemError, match=r"nowhere\.jsonl"):
         run_pipeline(lost, home=home)
     assert not list((home / "artifacts").glob(".*")), "nothing half-written"
+
+
+def test_a_guard_pauses_a_stage_and_running_it_again_goes_on(micro, home):
+    bound = {"mismatch": 1e-30, "window": 1, "policies": {"mismatch": "pause"}}
+    zero = micro.zero.model_copy(update={"guards": Guards.model_validate(bound), "save_every": 50})
+    watched = micro.model_copy(update={"zero": zero})
+    with pytest.raises(GuardError, match="sampler and trainer differ") as stopped:
+        run_pipeline(watched, home=home, until="zero")
+    assert "Run the same command again" in stopped.value.mend
+    engine = open_engine_to_read(store_url({"R1_HOME": str(home)}))
+    (alarm,) = alarms(engine, run_id=run_id_of(watched))
+    assert (alarm.source, alarm.name, alarm.action) == ("guard", "mismatch", "pause")
+    assert (alarm.stage, alarm.step) == ("zero", 2)
+    assert alarm.value > alarm.bound == 1e-30
+    done = run_pipeline(watched, home=home, until="zero")
+    assert done.outcomes == {"zero": "finished"}
+
+
+def test_a_run_that_the_disk_cannot_hold_is_refused_before_it_starts(micro, home, monkeypatch):
+    free = SimpleNamespace(total=10**9, used=0, free=10**6)
+    monkeypatch.setattr("services.training.disk.shutil.disk_usage", lambda _: free)
+    other = micro.model_copy(update={"seed": 5})
+    with pytest.raises(ArtifactError, match=r"this run will take up to \d+ MB .* 1 MB are free"):
+        run_pipeline(other, home=home, until="zero")
+    engine = open_engine_to_read(store_url({"R1_HOME": str(home)}))
+    assert run_overview(engine, run_id_of(other)).stages == []
 
 
 def test_a_killed_run_resumes_to_the_same_digests(report, tmp_path):

@@ -4,9 +4,14 @@ import json
 
 import pytest
 
-from services.config import RL, Problems
+from services.config import RL, Evaluation, Problems
 from services.errors import ProblemError
-from services.tasks.sources import held_out_problems, rl_schedule, training_problems
+from services.tasks.sources import (
+    held_out_problems,
+    rl_schedule,
+    training_problems,
+    validation_problems,
+)
 
 FILE_LINES = [
     {"question": f"What is {n} + 1?", "answer": f"{n} + 1 = <<{n}+1={n + 1}>>\n#### {n + 1}"}
@@ -73,3 +78,29 @@ def test_general_prompts_come_in_the_last_steps_only():
     assert all(len(step) == 4 for step in schedule)
     plain = rl_schedule(Problems(general=False), rl, seed=0)
     assert all(p.kind != "general" for step in plain for p in step)
+
+
+def test_training_is_watched_by_problems_that_the_evaluation_does_not_ask():
+    measured = Evaluation(problems_per_level=40)
+    watched = validation_problems(Problems(), measured, 30)
+    asked = {p.gold for p in held_out_problems(Problems(), measured.seed, 40)}
+    assert len(watched) == 30
+    assert {p.level for p in watched} == {3, 4, 5, 6}
+    assert not {p.gold for p in watched} & asked
+
+
+def test_an_evaluation_of_everything_leaves_nothing_to_watch_by(tmp_path):
+    settings = file_settings(tmp_path, "\n".join(map(json.dumps, FILE_LINES)))
+    assert len(validation_problems(settings, Evaluation(problems_per_level=3), 9)) == 2
+    with pytest.raises(ProblemError, match="takes all held-out problems"):
+        validation_problems(settings, Evaluation(problems_per_level=5), 9)
+
+
+def test_a_schedule_has_a_list_for_every_part_of_every_rollout():
+    shape = {"steps": 10, "prompts_per_step": 2, "general_share": 0.5, "preference_last_steps": 4}
+    plain = rl_schedule(Problems(), RL(**shape), seed=1)
+    assert [sum(p.kind == "general" for p in part) for part in plain] == [0] * 6 + [1] * 4
+    # rollouts of 2 parts, each used twice: steps 0–3, 4–7, 8–11, of which the last 4 are 6–9
+    reused = RL(**shape, minibatches_per_rollout=2, epochs_per_rollout=2)
+    parts = rl_schedule(Problems(), reused, seed=1)
+    assert [sum(p.kind == "general" for p in part) for part in parts] == [0, 0, 0, 0, 1, 1]

@@ -7,7 +7,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from services.pretraining.pretrain import Shape, new_model
 from services.pretraining.tokenizer import build_tokenizer
 from services.sampling import SampleRequest, SamplingSettings
-from services.sampling.local import LocalSampler, draw
+from services.sampling.local import SHRINK_BELOW, LocalSampler, draw
 from services.sampling.random_streams import stream_keys, uniforms
 
 PLAIN = SamplingSettings(temperature=1.0, max_new_tokens=24)
@@ -61,6 +61,27 @@ def test_a_completion_does_not_depend_on_its_neighbours(model, tokenizer, batch_
     alone = [LocalSampler(model, tokenizer).sample([r], PLAIN)[0] for r in requests(5, 4)]
     together = LocalSampler(model, tokenizer, batch_size=batch_size).sample(requests(5, 4), PLAIN)
     assert [[c.token_ids for c in g] for g in alone] == [[c.token_ids for c in g] for g in together]
+
+
+def test_prompts_are_read_once_for_their_group_and_finished_rows_leave(model, tokenizer):
+    widths: list[tuple[int, int]] = []
+    hook = model.base_model.register_forward_pre_hook(
+        lambda _module, _args, named: widths.append(tuple(named["input_ids"].shape)),
+        with_kwargs=True,
+    )
+    long = SamplingSettings(temperature=1.0, max_new_tokens=200)
+    groups = LocalSampler(model, tokenizer, batch_size=64).sample(requests(3, 16), long)
+    hook.remove()
+    longest = max(len(tokenizer.encode(r.prompt, add_special_tokens=False)) for r in requests(3, 1))
+    assert widths[0] == (3, longest), "three prompts, not 48 rows"
+    assert all(columns == 1 for _, columns in widths[1:])
+    rows = [row for row, _ in widths[1:]]
+    assert rows[0] > rows[-1]
+    assert rows == sorted(rows, reverse=True)
+    lengths = [len(c.token_ids) for group in groups for c in group]
+    for step, decoding in enumerate(rows, start=1):
+        alive = sum(length > step for length in lengths)
+        assert alive <= decoding <= alive / SHRINK_BELOW + 1
 
 
 def test_more_samples_keep_the_first_ones(model, tokenizer):
