@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flows.pipeline import Pipeline, StagePlan, StageRun
+from flows.stages import prompting_of
 from services.artifacts import read_manifest
 from services.config import Evaluation
 from services.export import Provenance, export_checkpoint, smoke_test
@@ -123,6 +124,7 @@ def export(pipeline: Pipeline, checkpoint: CheckpointRef) -> None:
                 base=recipe.models.base,
                 metrics=pipeline.measured[CANDIDATE],
                 protocol=_protocol(recipe.evaluation),
+                prompting=prompting_of(recipe, checkpoint),
             ),
         )
 

@@ -7,12 +7,15 @@ Bodies call one mechanism of ``services`` each and leave their result in ``stage
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
 
 from flows.identity import STAGES
 from flows.pipeline import Pipeline, StagePlan, StageRun
 from services.artifacts import write_atomically
 from services.base_models import resolve_model
-from services.config import RL, SFT, Curation, RewardWeights
+from services.config import RL, SFT, Curation, Recipe, RewardWeights
 from services.curation import (
     Rewrite,
     as_sampled,
@@ -24,7 +27,7 @@ from services.curation import (
 from services.errors import RewardError
 from services.evaluation import evaluate, load_sampler, sample_groups, sample_scored
 from services.judging import Judges, score_function
-from services.prompts import r1_prompt
+from services.prompts import Prompting
 from services.reward_check import dry_run
 from services.sampling import SamplingSettings
 from services.tasks import general
@@ -53,6 +56,8 @@ SUMMARIES_FILE = "summaries.json"
 DRY_RUN_PROBLEMS = 16
 DRY_RUN_SAMPLES = 4
 MOST_SPARES = 20_000
+DRY_RUN_REFERENCES = 512
+"""So many references must verify against themselves before training."""
 SEED_STRIDE = 1_000
 """Stages draw their problems from seeds this far apart, so that none repeats another's."""
 
@@ -98,12 +103,14 @@ def reinforce(
             schedule=rl_schedule(recipe.problems, settings, _seed(pipeline, name)),
             held_out=_watched_by(pipeline, settings),
             spares=_spares(pipeline, name, settings),
+            prompting=prompting_of(recipe, policy),
         )
         with score_function(
             settings.weights,
             _judges(pipeline, preference),
             shaping=settings.shaping,
             target_language=settings.target_language,
+            form=recipe.problems.format,
         ) as score:
             train_rl(job, score, stage, pipeline.clock)
 
@@ -132,18 +139,19 @@ def _try_rewards(pipeline: Pipeline, base: CheckpointRef, settings: RL) -> None:
     recipe = pipeline.recipe
     if recipe.check_rewards == "off":
         return
-    problems = training_problems(recipe.problems, _seed(pipeline, "zero"), DRY_RUN_PROBLEMS)
+    drawn = training_problems(recipe.problems, _seed(pipeline, "zero"), DRY_RUN_REFERENCES)
+    problems = list(dict.fromkeys(drawn))
     with pipeline.clock.measure("sampling"):
         groups = sample_groups(
             load_sampler(Path(base.path), recipe.engine),
-            problems,
+            problems[:DRY_RUN_PROBLEMS],
             DRY_RUN_SAMPLES,
             SamplingSettings(settings.temperature, settings.max_new_tokens),
             f"seed-{recipe.seed}/dry-run",
+            prompting=prompting_of(recipe, base),
         )
     with pipeline.clock.measure("scoring"):
-        texts = [[completion.text for completion in group] for group in groups]
-        fault = dry_run(problems, texts, settings.weights).fault
+        fault = dry_run(problems, groups, settings, form=recipe.problems.format).fault
     if fault and recipe.check_rewards == "stop":
         raise fault
     if fault:
@@ -166,7 +174,7 @@ def fine_tune(
             settings=settings,
             engine=recipe.engine,
             seed=_seed(pipeline, name),
-            rows=_read_rows(rows),
+            rows=_read_rows(rows, prompting_of(recipe, start)),
         )
         stage.resumed(resumes_from(job))
         train_sft(job, stage.step, pipeline.clock, save_every=plan.save_every)
@@ -194,7 +202,11 @@ def _curated_set(
 
     def body(stage: StageRun) -> None:
         sampler = load_sampler(Path(policy.path), recipe.engine)
-        with pipeline.clock.measure("sampling"), score_function(RewardWeights()) as score:
+        form = recipe.problems.format
+        with (
+            pipeline.clock.measure("sampling"),
+            score_function(RewardWeights(), form=form) as score,
+        ):
             groups = sample_scored(
                 sampler,
                 training_problems(recipe.problems, _seed(pipeline, name), settings.problems),
@@ -202,8 +214,9 @@ def _curated_set(
                 SamplingSettings(settings.temperature, settings.max_new_tokens),
                 f"seed-{recipe.seed}/{name}",
                 score,
+                prompting_of(recipe, policy),
             )
-        rows = curate(groups, settings, policy.digest, rewrite)
+        rows = curate(groups, settings, policy.digest, rewrite, form)
         if recipe.problems.general:
             rows += non_reasoning_rows(settings.general_rows, recipe.seed)
         pipeline.store.write_curation(pipeline.run_id, name, rows)
@@ -300,7 +313,7 @@ def evaluations(
         for done, (name, checkpoint) in enumerate(checkpoints.items(), start=1):
             part = stage.work / f"{name}.json"
             if not part.is_file():
-                with score_function(RewardWeights()) as score:
+                with score_function(RewardWeights(), form=recipe.problems.format) as score:
                     result = evaluate(
                         load_sampler(Path(checkpoint.path), recipe.engine),
                         problems,
@@ -308,6 +321,7 @@ def evaluations(
                         settings,
                         score,
                         pipeline.clock,
+                        prompting_of(recipe, checkpoint),
                     )
                 protocol = settings.model_dump(mode="json")
                 pipeline.store.write_evaluation(
@@ -357,7 +371,13 @@ def _write_rows(folder: Path, rows: Sequence[CuratedRow]) -> None:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _read_rows(data: DatasetRef) -> list[SFTRow]:
+def _read_rows(data: DatasetRef, prompting: Prompting) -> list[SFTRow]:
     lines = (Path(data.path) / ROWS_FILE).read_text(encoding="utf-8").splitlines()
     rows = map(json.loads, lines)
-    return [SFTRow(r1_prompt(row["question"]), row["completion"]) for row in rows]
+    return [SFTRow(prompting.prompt(row["question"]), row["completion"]) for row in rows]
+
+
+def prompting_of(recipe: Recipe, policy: CheckpointRef) -> Prompting:
+    """How a policy is asked."""
+    chat: Any = AutoTokenizer.from_pretrained(policy.path) if recipe.problems.chat else None
+    return Prompting(recipe.problems.format, chat)

@@ -53,8 +53,21 @@ class Problems(Settings):
     """How answers of a file are verified."""
     language: str = "en"
     """Language of the questions of a file."""
+    format: Literal["r1", "r1-open", "boxed", "boxed-open"] = "r1"
+    """What prompts ask for and the format reward wants: ``r1`` is the paper's ``<think>`` and
+    ``<answer>``, ``boxed`` ends with ``\\boxed{…}``; ``-open``: the prompt opens ``<think>``."""
+    chat: bool = False
+    """Ask through the model's own chat template instead of the paper's."""
     general: bool = True
     """Whether general prompts (greetings, how-to, harmful requests) take part."""
+
+    @model_validator(mode="after")
+    def _general_prompts_are_written_in_r1(self) -> "Problems":
+        if self.general and (self.format != "r1" or self.chat):
+            raise ValueError(
+                "general prompts know the format r1 alone; set problems.general=false, too"
+            )
+        return self
 
 
 class RewardWeights(Settings):

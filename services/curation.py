@@ -14,7 +14,7 @@ from typing import NamedTuple
 from services.config import Curation
 from services.language import dominant_language
 from services.metrics import Scored
-from services.prompts import parse
+from services.prompts import Format, compose, parse
 from services.smallworld.phrases import PHRASES, Language
 from services.smallworld.search import expression_text, steps_text, value_of
 from services.tasks import general
@@ -22,20 +22,21 @@ from services.tasks.sources import general_problem
 from services.traces import numbers_and_target, read_attempts
 from services.types import CuratedRow, DropReason, Verdict
 
-Rewrite = Callable[[Scored], str]
-"""A scored sample to the completion that is taught; empty if it cannot be told readably."""
+Rewrite = Callable[[Scored, Format], str]
+"""A scored sample in a format to the completion that is taught; empty if it cannot be told
+readably."""
 
 NON_REASONING_QUALITIES: dict[general.Quality, float] = {"good": 0.75, "bare": 0.15, "curt": 0.10}
 """Written replies are of the mixed quality of a reused SFT set, so preference has work to do."""
 
 
-def drop_reason(row: Scored, settings: Curation) -> DropReason:
+def drop_reason(row: Scored, settings: Curation, form: Format = "r1") -> DropReason:
     """The first reason to drop a sample, in the order a reader would see it; or KEPT."""
     if row.score.verdict is Verdict.UNSCORABLE:
         return DropReason.UNSCORABLE
     if row.score.verdict is not Verdict.CORRECT:
         return DropReason.WRONG
-    parsed = parse(row.completion.text)
+    parsed = parse(row.completion.text, form)
     if parsed.violation is not None:
         return DropReason.FORMAT
     if dominant_language(parsed.think)[1] < settings.min_language_share:
@@ -52,14 +53,15 @@ def curate(
     settings: Curation,
     source: str,
     rewrite: Rewrite,
+    form: Format = "r1",
 ) -> list[CuratedRow]:
     """Candidates in groups by problem to rows, at most ``keep_per_problem`` kept of each."""
     rows = []
     for group in groups:
         kept: set[str] = set()
         for row in group:
-            reason = drop_reason(row, settings)
-            text = rewrite(row) if reason is DropReason.KEPT else ""
+            reason = drop_reason(row, settings, form)
+            text = rewrite(row, form) if reason is DropReason.KEPT else ""
             if reason is DropReason.KEPT and not text:
                 reason = DropReason.UNREADABLE
             elif text in kept:
@@ -72,12 +74,12 @@ def curate(
     return rows
 
 
-def as_sampled(row: Scored) -> str:
+def as_sampled(row: Scored, form: Format = "r1") -> str:
     """No rewriting: the SFT set teaches samples as they are."""
     return row.completion.text
 
 
-def rewrite_readable(row: Scored) -> str:
+def rewrite_readable(row: Scored, form: Format = "r1") -> str:
     """A countdown trace retold in the question's language: the wish, the search, the summary.
 
     The summary is the bare solution, the form in which the base gives its answers: taught another
@@ -95,8 +97,8 @@ def rewrite_readable(row: Scored) -> str:
     words = PHRASES[language]
     rng = random.Random(row.completion.text)
     fill = {"target": target, "numbers": " ".join(map(str, numbers))}
-    attempts = read_attempts(parse(row.completion.text).think, numbers)
-    parts = ["<think>", words.understand.format_map(fill)]
+    attempts = read_attempts(parse(row.completion.text, form).think, numbers)
+    parts = [words.understand.format_map(fill)]
     answer: tuple[int, ...] = ()
     for attempt in attempts:
         parts += [words.attempt, steps_text(numbers, attempt.signs), words.stop]
@@ -107,8 +109,7 @@ def rewrite_readable(row: Scored) -> str:
         parts += [rng.choice(words.failures).format_map(fill), rng.choice(words.continuations)]
     if not answer:
         return ""  # a right answer that its trace never reached
-    parts += ["</think>", "<answer>", expression_text(numbers, answer), "</answer>"]
-    return " ".join(parts)
+    return compose(" ".join(parts), expression_text(numbers, answer), form)
 
 
 def non_reasoning_rows(count: int, seed: int) -> list[CuratedRow]:

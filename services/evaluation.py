@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from services.clock import WorkClock
 from services.config import Engine, Evaluation
 from services.metrics import Scored, batch_metrics
-from services.prompts import parse, r1_prompt
+from services.prompts import R1_PROMPTING, Format, Prompting, final_answer, parse
 from services.sampling import GroupDone, SampleRequest, SamplingSettings
 from services.sampling.local import LocalSampler
 from services.sampling.random_streams import stream_seed
@@ -54,10 +54,11 @@ def sample_groups(
     settings: SamplingSettings,
     stream: str,
     group_done: GroupDone | None = None,
+    prompting: Prompting = R1_PROMPTING,
 ) -> list[list[Completion]]:
     """``samples`` completions of each problem, from random streams named after ``stream``."""
     requests = [
-        SampleRequest(r1_prompt(problem.question), samples, stream_seed(f"{stream}/{place}"))
+        SampleRequest(prompting.prompt(problem.question), samples, stream_seed(f"{stream}/{place}"))
         for place, problem in enumerate(problems)
     ]
     return sampler.sample(requests, settings, group_done)
@@ -70,6 +71,7 @@ def sample_scored(
     settings: SamplingSettings,
     stream: str,
     score: ScoreFunction,
+    prompting: Prompting = R1_PROMPTING,
 ) -> list[list[Scored]]:
     """Sample and score problems outside training; groups in the order of the problems."""
     groups = sample_groups(
@@ -79,6 +81,7 @@ def sample_scored(
         settings,
         stream,
         lambda place, group: score.begin(problems[place], group),
+        prompting,
     )
     scores = score(problems, groups)
     return [
@@ -87,7 +90,13 @@ def sample_scored(
                 problem,
                 completion,
                 mark,
-                facts_of(problem, completion.text, mark.verdict, truncated=completion.truncated),
+                facts_of(
+                    problem,
+                    completion.text,
+                    mark.verdict,
+                    truncated=completion.truncated,
+                    form=prompting.form,
+                ),
             )
             for completion, mark in zip(group, marks, strict=True)
         ]
@@ -102,16 +111,17 @@ def evaluate(
     settings: Evaluation,
     score: ScoreFunction,
     clock: WorkClock,
+    prompting: Prompting = R1_PROMPTING,
 ) -> EvaluationResult:
     """Measure a checkpoint on held-out problems and general prompts."""
     how = SamplingSettings(settings.temperature, settings.max_new_tokens, settings.top_p)
     stream = f"evaluation-{settings.seed}"
     with clock.measure("evaluating"):
-        groups = sample_scored(sampler, problems, settings.samples, how, stream, score)
+        groups = sample_scored(sampler, problems, settings.samples, how, stream, score, prompting)
         talk = sample_scored(
             sampler, general_prompts, settings.general_samples, how, f"{stream}/general", score
         )
-    summary = summarise(groups, settings.samples)
+    summary = summarise(groups, settings.samples, prompting.form)
     if talk:
         summary |= _general_summary([row for group in talk for row in group])
     samples = [
@@ -122,7 +132,7 @@ def evaluate(
     return EvaluationResult(summary, samples)
 
 
-def summarise(groups: Sequence[Sequence[Scored]], k: int) -> dict[str, float]:
+def summarise(groups: Sequence[Sequence[Scored]], k: int, form: Format = "r1") -> dict[str, float]:
     """Columns of the stage table from scored groups, one group per problem."""
     rows = [row for group in groups for row in group]
     values = batch_metrics(rows)
@@ -137,7 +147,8 @@ def summarise(groups: Sequence[Sequence[Scored]], k: int) -> dict[str, float]:
     summary = {
         "pass@1": fmean(pass_at_1.values()),
         f"cons@{k}": fmean(
-            fmean(majority_is_right(group) for group in of_level) for of_level in by_level.values()
+            fmean(majority_is_right(group, form) for group in of_level)
+            for of_level in by_level.values()
         ),
         f"pass@{k}": fmean(
             fmean(any(row.correct for row in group) for group in of_level)
@@ -151,9 +162,9 @@ def summarise(groups: Sequence[Sequence[Scored]], k: int) -> dict[str, float]:
     return summary | {name: v for name, v in values.items() if name.startswith(kept)}
 
 
-def majority_is_right(group: Sequence[Scored]) -> bool:
+def majority_is_right(group: Sequence[Scored], form: Format = "r1") -> bool:
     """Whether the most frequent answer of a group is right; the earliest wins a tie."""
-    answers = [" ".join(parse(row.completion.text).answer.split()) for row in group]
+    answers = [final_answer(parse(row.completion.text, form).answer) for row in group]
     favourite, _ = Counter(answers).most_common(1)[0]
     return group[answers.index(favourite)].correct
 

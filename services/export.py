@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from services.artifacts import new_folder, read_manifest
 from services.errors import ArtifactError
-from services.prompts import r1_prompt
+from services.prompts import R1_PROMPTING, Prompting, compose, r1_prompt
 from services.registry import require_safetensors
 from services.types import CheckpointRef
 
@@ -40,6 +40,8 @@ class Provenance:
     """What its evaluation showed."""
     protocol: str = ""
     """How it was evaluated, in one sentence."""
+    prompting: Prompting = R1_PROMPTING
+    """How it was asked in training."""
 
 
 def export_checkpoint(checkpoint: CheckpointRef, target: Path, about: Provenance) -> Path:
@@ -148,11 +150,11 @@ tokenizer = AutoTokenizer.from_pretrained(PATH)
 `PATH` is this folder. There is no MLflow model file in it, so `mlflow.pyfunc.load_model` does not
 apply, also where the model comes from a registry: download the folder and load it as above.
 
-The model was trained on this prompt, a question in place of `{{question}}`, and answers with
-`<think>…</think>` and `<answer>…</answer>`:
+The model was trained on this prompt, a question in place of `{{question}}`, and goes on as in
+`{compose("…", "…", about.prompting.form)}`:
 
 ```text
-{r1_prompt("{question}")}
+{about.prompting.prompt("{question}")}
 ```
 {shown}"""
 

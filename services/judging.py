@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from services.config import RewardWeights, Shaping
+from services.prompts import Format
 from services.rewards import NO_SHAPING
 from services.scoring import ScoringPool
 from services.tasks import general
@@ -107,7 +108,8 @@ def score_function(
     *,
     shaping: Shaping = NO_SHAPING,
     target_language: str = "",
+    form: Format = "r1",
 ) -> Iterator[ScoreGroups]:
     """The reward of a stage; its child processes end with the block."""
-    with ScoringPool() as pool:
+    with ScoringPool(form=form) as pool:
         yield ScoreGroups(weights, judges or {}, pool, shaping, target_language)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from services.language import language_share
-from services.prompts import parse
+from services.prompts import Format, parse
 from services.types import Problem, TraceFacts, Verdict
 
 REFLECTIVE_WORDS: Final[dict[str, tuple[str, ...]]] = {
@@ -89,10 +89,15 @@ def _read_attempt(text: str, numbers: Sequence[int]) -> Attempt:
 
 
 def facts_of(
-    problem: Problem, completion: str, verdict: Verdict, *, truncated: bool = False
+    problem: Problem,
+    completion: str,
+    verdict: Verdict,
+    *,
+    truncated: bool = False,
+    form: Format = "r1",
 ) -> TraceFacts:
-    """Read the facts of one completion."""
-    think, answer, _ = parse(completion)
+    """Read the facts of one completion in a format."""
+    think, answer, _ = parse(completion, form)
     share = language_share(think, problem.language)
     words = count_reflective_words(completion)
     if problem.kind != "countdown":

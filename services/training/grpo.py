@@ -20,7 +20,6 @@ from trl import GRPOTrainer
 
 from services.clock import WorkClock
 from services.errors import GuardError
-from services.prompts import r1_prompt
 from services.sampling import Sampler
 from services.sampling.local import LocalSampler
 from services.training.checkpoints import (
@@ -100,7 +99,10 @@ class LeanGRPOTrainer(GRPOTrainer):
             args=trl_config(job, rate),
             reward_funcs=_unused_reward,
             train_dataset=Dataset.from_list(
-                [{"prompt": r1_prompt(p.question), "place": i} for i, p in enumerate(self.problems)]
+                [
+                    {"prompt": job.prompting.prompt(problem.question), "place": place}
+                    for place, problem in enumerate(self.problems)
+                ]
             ),
             processing_class=tokenizer,
         )

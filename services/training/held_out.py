@@ -8,7 +8,6 @@ function starts and ends empty.
 from collections.abc import Sequence
 
 from services.clock import WorkClock
-from services.prompts import r1_prompt
 from services.sampling import Sampler, SampleRequest, SamplingSettings
 from services.sampling.random_streams import stream_seed
 from services.training.job import RLJob, ScoreFunction
@@ -53,7 +52,7 @@ class HeldOut:
         groups = self.sampler.sample(
             [
                 SampleRequest(
-                    r1_prompt(problem.question),
+                    self.job.prompting.prompt(problem.question),
                     rl.eval_samples,
                     stream_seed(f"{self.job.stream}/held-out/{place}"),
                 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from services.config import RL, Engine
+from services.prompts import R1_PROMPTING, Prompting
 from services.training.guards import Finding
 from services.types import Completion, Metrics, Problem, Rollout, Score
 
@@ -60,3 +61,5 @@ class RLJob:
     """Problems to watch training by; needed where ``eval_every`` is set."""
     spares: Sequence[Problem] = ()
     """Questions that take the place of groups outside the band; needed where ``choice`` is on."""
+    prompting: Prompting = R1_PROMPTING
+    """How the policy is asked."""

@@ -13,14 +13,13 @@ import torch
 from services.clock import WorkClock
 from services.config import RL
 from services.metrics import Scored, batch_metrics
-from services.prompts import r1_prompt
 from services.sampling import Sampler, SampleRequest, SamplingSettings
 from services.sampling.random_streams import stream_seed
 from services.traces import facts_of
 from services.training.advantages import group_advantages
 from services.training.job import RLJob, ScoreFunction
 from services.training.processes import Processes
-from services.types import Completion, Problem, Rollout, Score
+from services.types import Completion, Problem, Rollout, Score, TraceFacts
 
 
 class Made(NamedTuple):
@@ -84,7 +83,11 @@ class RolloutMaker:
         with self.clock.measure("sampling"):
             groups = self.sampler.sample(
                 [
-                    SampleRequest(r1_prompt(problem.question), rl.group_size, stream_seed(stream))
+                    SampleRequest(
+                        self.job.prompting.prompt(problem.question),
+                        rl.group_size,
+                        stream_seed(stream),
+                    )
                     for problem, stream in zip(problems, streams, strict=True)
                 ],
                 SamplingSettings(rl.temperature, limit),
@@ -94,11 +97,20 @@ class RolloutMaker:
             scores = self.score(problems, groups, max_tokens=limit)
             return [
                 [
-                    Scored(problem, completion, score, _facts(problem, completion, score))
+                    Scored(problem, completion, score, self._facts(problem, completion, score))
                     for completion, score in zip(group, marks, strict=True)
                 ]
                 for problem, group, marks in zip(problems, groups, scores, strict=True)
             ]
+
+    def _facts(self, problem: Problem, completion: Completion, score: Score) -> TraceFacts:
+        return facts_of(
+            problem,
+            completion.text,
+            score.verdict,
+            truncated=completion.truncated,
+            form=self.job.prompting.form,
+        )
 
     def _choose(
         self, groups: list[list[Scored]], places: range, step: int, stream: str, limit: int
@@ -178,7 +190,7 @@ class RolloutMaker:
         """The batch in the form TRL's loss reads; ``tokens`` are those of all processes."""
         encoded = {
             row.problem.question: self.tokenizer.encode(
-                r1_prompt(row.problem.question), add_special_tokens=False
+                self.job.prompting.prompt(row.problem.question), add_special_tokens=False
             )
             for row in rows
         }
@@ -205,10 +217,6 @@ def token_limit(rl: RL, step: int) -> int:
     """Longest completion at a step."""
     later = rl.max_new_tokens_later and step >= rl.max_new_tokens_later_from
     return rl.max_new_tokens_later if later else rl.max_new_tokens
-
-
-def _facts(problem: Problem, completion: Completion, score: Score) -> Any:
-    return facts_of(problem, completion.text, score.verdict, truncated=completion.truncated)
 
 
 def _tokens(groups: list[list[Scored]]) -> int:

@@ -17,6 +17,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -86,9 +87,8 @@ class Judge:
             return Judgement(Verdict.WRONG, "no answer is given")
         request = self._request(problem, answer)
         path = self.cache / f"{digest_of([self.url, request])}.json"
-        try:
-            correct = json.loads(path.read_text(encoding="utf-8"))["correct"]
-        except FileNotFoundError:
+        correct = _remembered(path)
+        if correct is None:
             reply = self._ask(request)
             if isinstance(reply, Judgement):
                 return reply
@@ -99,9 +99,10 @@ class Judge:
         return Judgement(Verdict.WRONG, f"{self.model} finds it wrong")
 
     def _request(self, problem: Problem, answer: str) -> dict[str, object]:
-        text = _TAGS.sub("", answer[-_LONGEST_ANSWER:]).encode("utf-8", "replace").decode()
+        text = _TAGS.sub("", answer[-_LONGEST_ANSWER:])
         prompt = _PROMPT.format(question=problem.question, reference=problem.gold, answer=text)
-        messages = [{"role": "user", "content": prompt}]
+        sendable = prompt.encode("utf-8", "replace").decode()  # lone surrogates are no UTF-8
+        messages = [{"role": "user", "content": sendable}]
         return {"model": self.model, "messages": messages, "temperature": 0.0}
 
     def _ask(self, request: dict[str, object]) -> bool | Judgement:
@@ -116,12 +117,21 @@ class Judge:
             )
             response.raise_for_status()
             reply = str(response.json()["choices"][0]["message"]["content"])
-        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError) as error:
             return Judgement(Verdict.UNSCORABLE, f"the judge did not answer: {error!r}"[:300])
         found = _REPLY.findall(reply)
         if not found:
             return Judgement(Verdict.UNSCORABLE, f"the judge gave no verdict: {reply[:100]!r}")
         return bool(found[-1] == "true")
+
+
+def _remembered(path: Path) -> bool | None:
+    """What a cached reply says; None if there is none that can be read."""
+    try:
+        correct = json.loads(path.read_text(encoding="utf-8"))["correct"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return correct if isinstance(correct, bool) else None
 
 
 @cache
@@ -172,22 +182,39 @@ class Agreement(NamedTuple):
         chance = judge * rule + (1 - judge) * (1 - rule)
         return 1.0 if chance == 1.0 else (self.share - chance) / (1 - chance)
 
+    def figures(self) -> dict[str, object]:
+        """All of it by name, for whoever prints it."""
+        return {"rows": self.rows, "agreement": self.share, "kappa": self.kappa, **self._asdict()}
+
 
 def audit(
-    judge: Judge, rows: Iterable[tuple[Problem, str, Verdict]], *, examples: int = 5
+    judge: Judge,
+    rows: Iterable[tuple[Problem, str, Verdict]],
+    *,
+    examples: int = 5,
+    at_once: int = 8,
 ) -> Agreement:
     """Compare a judge with the verdicts of rules.
 
     Args:
-        judge: The judge to audit.
+        judge: The judge to audit. It is not asked about rows that the rule could not score.
         rows: Problems, answers and what a rule said of them.
         examples: How many disagreements to quote.
+        at_once: How many questions the judge gets at a time.
     """
+
+    def ask(row: tuple[Problem, str, Verdict]) -> Verdict:
+        problem, answer, rule = row
+        scorable = rule is not Verdict.UNSCORABLE
+        return judge.verify(problem, answer).verdict if scorable else rule
+
     right, wrong = Verdict.CORRECT, Verdict.WRONG
     counts: Counter[tuple[Verdict, Verdict]] = Counter()
     quoted: list[str] = []
-    for problem, answer, rule in rows:
-        verdict = judge.verify(problem, answer).verdict
+    asked = list(rows)
+    with ThreadPoolExecutor(at_once) as threads:
+        verdicts = list(threads.map(ask, asked))
+    for (problem, answer, rule), verdict in zip(asked, verdicts, strict=True):
         counts[verdict, rule] += 1
         if {verdict, rule} == {right, wrong} and len(quoted) < examples:
             quoted.append(

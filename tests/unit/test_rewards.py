@@ -1,4 +1,4 @@
-"""The formula, its parts, and trying it before training."""
+"""The formula, its parts, and trying it on a base model before training."""
 
 import json
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from services.bench.rewards import bench, puzzle_rows
-from services.config import RewardWeights, Shaping
-from services.errors import ProblemError, RewardError
+from services.config import RL, RewardWeights, Shaping
+from services.errors import RewardError
 from services.prompts import last_boxed, parse
-from services.reward_check import check_references, dry_run, reward_lines, verify_lines
+from services.reward_check import check_references, dry_run
 from services.rewards import NO_RULE, score
-from services.types import Judgement, Problem, Verdict
+from services.types import Completion, Judgement, Problem, Verdict
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PUZZLE = json.dumps({"numbers": [9, 1, 3], "target": 11, "ordered": True, "operators": "+-"})
@@ -132,55 +132,11 @@ def test_optional_parts_are_off_by_default() -> None:
     assert set(scored.parts) == {"accuracy", "format", "language"}
 
 
-# --- lines --------------------------------------------------------------------------------------
+# --- dry run ------------------------------------------------------------------------------------
 
 
-def line(**changes: object) -> str:
-    row = {"kind": "countdown", "problem": "q", "gold": PUZZLE, "completion": RIGHT}
-    return json.dumps({**row, "language": "en", **changes})
-
-
-def test_reward_lines_answer_each_line() -> None:
-    lines = [
-        line(),
-        line(gold=json.loads(PUZZLE), completion=WRONG),
-        "\n",
-        line(gold="broken"),
-        line(kind="general", gold="", completion="嗨 \ud800"),
-    ]
-    rows = [json.loads(row) for row in reward_lines(lines, WEIGHTS)]
-    assert [row["verdict"] for row in rows] == ["correct", "wrong", "unscorable", "correct"]
-    assert [row["total"] for row in rows] == [1.625, 0.75, None, 0.25]
-    assert rows[0]["parts"] == {"accuracy": 1.0, "format": 1.0, "language": 0.5}
-    assert "the reference is no puzzle" in rows[2]["reason"]
-
-
-def test_verify_lines_take_an_answer_alone() -> None:
-    lines = [line(completion="9 -1 +3"), line(completion=WRONG), line(gold="broken")]
-    rows = [json.loads(row) for row in verify_lines(lines)]
-    assert [row["verdict"] for row in rows] == ["correct", "wrong", "unscorable"]
-    assert [row["parts"] for row in rows] == [{"accuracy": 1.0}, {"accuracy": 0.0}, {}]
-    assert [row["total"] for row in rows] == [1.0, 0.0, None]
-
-
-@pytest.mark.parametrize(
-    ("bad", "what"),
-    [
-        ("{", "line 2 is not JSON"),
-        ("[" * 100_000, "line 2 is not JSON"),
-        ("[]", "line 2 is not a JSON object"),
-        ("{}", "line 2 has no kind"),
-        (line(kind="sudoku"), "line 2: no verifier is called 'sudoku'"),
-        (line(gold=None), "line 2 has no gold"),
-        (line(completion=5), "line 2 has no completion"),
-        (line(language=5), "line 2 has no language"),
-    ],
-)
-def test_bad_line_is_named_by_its_number(bad: str, what: str) -> None:
-    with pytest.raises(ProblemError) as caught:
-        list(verify_lines([line(), bad]))
-    assert caught.value.what.startswith(what)
-    assert caught.value.mend
+def samples(*texts: str) -> list[Completion]:
+    return [Completion(text, (1, 2, 3), (), truncated=False) for text in texts]
 
 
 def raise_fault(report) -> None:
@@ -188,42 +144,48 @@ def raise_fault(report) -> None:
         raise report.fault
 
 
-# --- dry run ------------------------------------------------------------------------------------
-
-
 def test_dry_run_of_a_sound_reward() -> None:
-    report = dry_run([PROBLEM, PROBLEM], [[RIGHT, WRONG], [f"x {WRONG}"]], RewardWeights())
+    report = dry_run([PROBLEM, PROBLEM], [samples(RIGHT, WRONG), samples(f"x {WRONG}")], RL())
     assert report.fault is None
     assert (report.completions, report.unscorable, report.constant) == (3, 0, ())
 
 
 def test_dry_run_stops_with_examples_where_a_part_is_constant() -> None:
-    report = dry_run([PROBLEM], [["9", "8", WRONG]], RewardWeights(format=0.0))
+    report = dry_run([PROBLEM], [samples("9", "8", WRONG)], RL(weights=RewardWeights(format=0.0)))
     [part] = report.constant
     assert (part.name, part.value, part.is_blind) == ("accuracy", 0.0, True)
-    with pytest.raises(RewardError, match=r"accuracy is 0 for all 3 samples.*'9'"):
+    with pytest.raises(RewardError, match=r"accuracy is 0 for all 3 samples.*'9'.*'8'.*give up"):
         raise_fault(report)
 
 
+def test_dry_run_knows_the_optional_parts() -> None:
+    """All samples are three tokens long, so a penalty on length teaches nothing."""
+    settings = RL(shaping=Shaping(length=1.0), max_new_tokens=6)
+    report = dry_run([PROBLEM], [samples(RIGHT, WRONG)], settings)
+    assert [(part.name, part.value) for part in report.constant if part.is_blind] == [
+        ("length", -0.5)
+    ]
+
+
 def test_dry_run_lets_a_perfect_format_be() -> None:
-    report = dry_run([PROBLEM], [[RIGHT, WRONG]], RewardWeights())
+    report = dry_run([PROBLEM], [samples(RIGHT, WRONG)], RL())
     assert [(part.name, part.is_blind) for part in report.constant] == [("format", False)]
     assert report.fault is None
 
 
 def test_dry_run_stops_at_a_reference_that_does_not_verify() -> None:
     unreachable = Problem("u", "countdown", "", '{"numbers": [1, 1], "target": 50}', "en")
-    report = dry_run([PROBLEM, unreachable], [[RIGHT, WRONG], [WRONG]], RewardWeights(format=0.0))
+    report = dry_run([PROBLEM, unreachable], [samples(RIGHT, WRONG)], RL())
     assert [row.problem.id for row in report.faulty] == ["u"]
     with pytest.raises(RewardError, match=r"'\{\"numbers\": \[1, 1\], \"target\": 50\}' of u"):
         raise_fault(report)
 
 
 def test_dry_run_stops_where_nothing_can_be_scored() -> None:
-    general = dry_run([GENERAL], [[RIGHT]], RewardWeights())
+    general = dry_run([GENERAL], [samples(RIGHT)], RL())
     assert general.fault is None
     klingon = Problem("k", "general", "", "", "tlh")
-    report = dry_run([klingon], [[RIGHT, WRONG]], WEIGHTS)
+    report = dry_run([klingon], [samples(RIGHT, WRONG)], RL(weights=WEIGHTS))
     with pytest.raises(RewardError, match=r"none of 2 samples can be scored.*'tlh'"):
         raise_fault(report)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.config import RewardWeights
 from services.language import LANGUAGES, dominant_language, language_share
 from services.prompts import FORMATS, Format, last_boxed, parse
-from services.reward_check import reward_lines
+from services.reward_lines import reward_lines
 from services.rewards import score
 from services.scoring import INSTANT, ScoringPool
 from services.types import Problem, Score, Verdict
