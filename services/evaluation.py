@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from services.clock import WorkClock
 from services.config import Engine, Evaluation
+from services.errors import RewardError
 from services.metrics import Scored, batch_metrics
 from services.prompts import R1_PROMPTING, Format, Prompting, final_answer, parse
 from services.sampling import GroupDone, SampleRequest, SamplingSettings
@@ -133,9 +134,21 @@ def evaluate(
 
 
 def summarise(groups: Sequence[Sequence[Scored]], k: int, form: Format = "r1") -> dict[str, float]:
-    """Columns of the stage table from scored groups, one group per problem."""
+    """Columns of the stage table from scored groups, one group per problem.
+
+    Completions that could not be scored are told as ``unscorable`` and count nowhere else.
+
+    Raises:
+        RewardError: None could be scored.
+    """
     rows = [row for group in groups for row in group]
     values = batch_metrics(rows)
+    groups = [scorable for group in groups if (scorable := [row for row in group if row.scorable])]
+    if not groups:
+        raise RewardError(
+            f"no completion of the evaluation can be scored: {rows[0].score.reason}",
+            "Give the held-out problems references and a kind that fit",
+        )
     levels = sorted({group[0].problem.level for group in groups})
     by_level = {
         level: [group for group in groups if group[0].problem.level == level] for level in levels

@@ -2,7 +2,8 @@
 
 Every curve of the dashboard and every column of the stage table is computed here, once, from
 scored completions. Shares are 0…1, lengths are tokens. A number without a population (the length of
-right answers where none is right) is left out rather than given as zero.
+right answers where none is right) is left out rather than given as zero. Unscorable completions are
+counted, and count neither as right nor as wrong.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,6 +26,11 @@ class Scored(NamedTuple):
         """Whether the answer is right."""
         return self.score.verdict is Verdict.CORRECT
 
+    @property
+    def scorable(self) -> bool:
+        """Whether the verifier could say anything of the answer."""
+        return self.score.verdict is not Verdict.UNSCORABLE
+
 
 def batch_metrics(rows: Sequence[Scored]) -> dict[str, float]:
     """Metrics of scored completions under the names used everywhere."""
@@ -34,7 +40,8 @@ def batch_metrics(rows: Sequence[Scored]) -> dict[str, float]:
         **_lengths("length", rows),
         "truncated": fmean(row.completion.truncated for row in rows),
         "language/consistency": fmean(row.facts.language_share for row in rows),
-        "unscorable": fmean(row.score.verdict is Verdict.UNSCORABLE for row in rows),
+        "unscorable": fmean(not row.scorable for row in rows),
+        "unscorable/rows": float(sum(not row.scorable for row in rows)),
     }
     if reasoning:
         values |= _reasoning(reasoning)
@@ -65,17 +72,19 @@ def _lengths(name: str, rows: Iterable[Scored]) -> dict[str, float]:
 
 def _reasoning(rows: Sequence[Scored]) -> dict[str, float]:
     """What only reasoning problems have: accuracy, search and reflection."""
-    right = [len(row.completion.token_ids) for row in rows if row.correct]
-    wrong = [len(row.completion.token_ids) for row in rows if not row.correct]
+    scorable = [row for row in rows if row.scorable]
+    right = [len(row.completion.token_ids) for row in scorable if row.correct]
+    wrong = [len(row.completion.token_ids) for row in scorable if not row.correct]
     steps = sum(row.facts.steps for row in rows)
     attempts = sum(row.facts.attempts for row in rows)
     values = {
-        "accuracy": fmean(row.correct for row in rows),
         "reflective/mean": fmean(row.facts.reflective_words for row in rows),
         "gives_up": fmean(row.facts.gave_up for row in rows),
         "false_claims": fmean(row.facts.false_claim for row in rows),
         "attempts/mean": attempts / len(rows),
     }
+    if scorable:
+        values["accuracy"] = fmean(row.correct for row in scorable)
     if right:
         values["length/right"] = fmean(right)
     if wrong:
@@ -86,7 +95,10 @@ def _reasoning(rows: Sequence[Scored]) -> dict[str, float]:
         values["repeated_attempts"] = sum(row.facts.repeated_attempts for row in rows) / attempts
     for level in sorted({row.problem.level for row in rows if row.problem.level}):
         of_level = [row for row in rows if row.problem.level == level]
-        values[f"accuracy/level_{level}"] = fmean(row.correct for row in of_level)
+        if any(row.scorable for row in of_level):
+            values[f"accuracy/level_{level}"] = fmean(
+                row.correct for row in of_level if row.scorable
+            )
         values[f"length/level_{level}"] = fmean(len(r.completion.token_ids) for r in of_level)
         values[f"false_claims/level_{level}"] = fmean(r.facts.false_claim for r in of_level)
     return values

@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from services.artifacts import digest_of
 from services.config import RL, Evaluation, Problems
@@ -211,10 +212,9 @@ def _read_row(line: str, where: str, settings: Problems) -> Problem:
     try:
         row = json.loads(line)
         question = row.get("question") or row["problem"]
-        answer = str(row["answer"])
+        reference = _reference(row, settings.kind)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ProblemError(f"{where} is not a problem: {error!r}", mend) from error
-    reference = answer.rsplit("####", 1)[-1].strip().replace(",", "")
     if not question or not reference:
         raise ProblemError(f"{where} has an empty question or answer", mend)
     return Problem(
@@ -225,3 +225,13 @@ def _read_row(line: str, where: str, settings: Problems) -> Problem:
         language=settings.language,
         level=int(row.get("level") or 0),
     )
+
+
+def _reference(row: dict[str, Any], kind: str) -> str:
+    """The answer of a row in the form that the verifier of ``kind`` reads."""
+    answer = row["answer"]
+    if kind.startswith("reasoning_gym/"):
+        return json.dumps({name: row[name] for name in ("question", "answer", "metadata")})
+    if not isinstance(answer, str):
+        return json.dumps(answer)
+    return (answer.rsplit("####", 1)[-1] if kind == "math" else answer).strip()

@@ -2,21 +2,27 @@
 
 import pytest
 
+from services.errors import RewardError
 from services.evaluation import majority_is_right, summarise
 from services.metrics import Scored, batch_metrics
 from services.types import Completion, Problem, Score, TraceFacts, Verdict
 
 
-def row(level: int, answer: str, *, right: bool, tokens: int = 4, **facts: int | bool) -> Scored:
+def row(
+    level: int, answer: str, *, right: bool | None, tokens: int = 4, **facts: int | bool
+) -> Scored:
+    """A scored completion; ``right`` is None where it could not be scored."""
+    verdict = {True: Verdict.CORRECT, False: Verdict.WRONG, None: Verdict.UNSCORABLE}[right]
+    accuracy = {} if right is None else {"accuracy": float(right)}
     text = f"<think> wait </think> <answer> {answer} </answer>"
     return Scored(
         Problem(f"p{level}", "countdown", "?", "", "en", level),
         Completion(text, tuple(range(tokens)), (), False),
         Score(
-            Verdict.CORRECT if right else Verdict.WRONG,
-            "",
-            {"accuracy": float(right), "format": 1.0, "language": 1.0},
-            1.0 + right,
+            verdict,
+            "the judge did not answer" if right is None else "",
+            {**accuracy, "format": 1.0, "language": 1.0},
+            None if right is None else 1.0 + right,
         ),
         TraceFacts(reflective_words=1, language_share=1.0, **facts),
     )
@@ -57,3 +63,32 @@ def test_slips_are_per_step_and_repetitions_per_attempt():
     assert values["slips"] == 2 / 8
     assert values["repeated_attempts"] == 1 / 4
     assert values["attempts/mean"] == 2
+
+
+def test_unscorable_rows_are_counted_and_are_neither_right_nor_wrong():
+    rows = [row(3, "a", right=True), row(3, "b", right=False, tokens=8)]
+    lost = [row(3, "b", right=None, tokens=99), row(3, "b", right=None, tokens=99)]
+    plain, mixed = batch_metrics(rows), batch_metrics(rows + lost)
+    for name in ("accuracy", "accuracy/level_3", "length/right", "length/wrong", "reward/total"):
+        assert mixed[name] == plain[name], name
+    assert (mixed["unscorable"], mixed["unscorable/rows"]) == (0.5, 2.0)
+    assert not {"accuracy", "accuracy/level_3", "reward/total"} & batch_metrics(lost).keys()
+
+
+def test_an_evaluation_leaves_unscorable_rows_out():
+    right, wrong, lost = (row(3, a, right=r) for a, r in (("1", True), ("2", False), ("2", None)))
+    summary = summarise([[right, wrong, lost], [lost, lost, lost]], k=3)
+    assert (summary["pass@1"], summary["cons@3"], summary["unscorable"]) == (0.5, 1.0, 4 / 6)
+    with pytest.raises(RewardError, match="the judge did not answer"):
+        summarise([[lost]], k=1)
+
+
+def test_majority_is_about_the_answer_in_the_box():
+    texts = (r"It is \boxed{4}.", r"So \boxed{4}", r"\boxed{5}")
+    group = [
+        row(3, "", right=place < 2)._replace(
+            completion=Completion(f"so </think> {text}", (1,), (), False)
+        )
+        for place, text in enumerate(texts)
+    ]
+    assert majority_is_right(group[::-1], "boxed-open")

@@ -49,6 +49,31 @@ def test_a_file_gives_its_answers_and_is_cycled_through(tmp_path):
     assert {p.gold for p in problems} == {"1", "2", "3", "4", "5"}
 
 
+ENTRY = {"question": "Legs?", "answer": "4", "metadata": {"animals": {"cat": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "gold"),
+    [
+        ("math", {"answer": "so it is\n#### 1,234"}, "1,234"),
+        ("math", {"answer": "(1, 2]"}, "(1, 2]"),
+        ("math", {"answer": 18}, "18"),
+        ("choice", {"answer": "A, C"}, "A, C"),
+        (
+            "countdown",
+            {"answer": {"numbers": [1, 2], "target": 3}},
+            '{"numbers": [1, 2], "target": 3}',
+        ),
+        ("exact", {"answer": "#### Paris"}, "#### Paris"),
+        ("reasoning_gym/leg_counting", ENTRY, json.dumps(ENTRY)),
+    ],
+)
+def test_a_reference_is_what_its_verifier_reads(tmp_path, kind, row, gold):
+    settings = file_settings(tmp_path, json.dumps({"question": "Legs?", **row}))
+    [problem] = training_problems(settings.model_copy(update={"kind": kind}), 0, 1)
+    assert problem.gold == gold
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
