@@ -12,6 +12,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from flows.identity import STAGES
+from flows.judges import register_judges
 from flows.pipeline import Pipeline, StagePlan, StageRun
 from services.artifacts import write_atomically
 from services.base_models import resolve_model
@@ -264,7 +265,11 @@ def preference_models(
                     "preference.min_accuracy",
                 )
 
-    return pipeline.checkpoint(plan, body)
+    try:
+        return pipeline.checkpoint(plan, body)
+    finally:
+        if plan.name in pipeline.folders:  # also where it was the last stage asked for
+            register_judges(pipeline, plan)
 
 
 def _judged(

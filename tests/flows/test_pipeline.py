@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from transformers import AutoModelForSequenceClassification
 
 from flows.identity import STAGES, run_id_of
 from flows.report import PipelineReport
@@ -18,6 +19,8 @@ from services.artifacts import read_manifest, verify_folder
 from services.config import Recipe
 from services.config_guards import Guards
 from services.errors import ArtifactError, GuardError, ProblemError, RecipeError
+from services.registry import open_registry
+from services.store.ledger import open_ledger
 from services.store.opening import open_engine_to_read, store_url
 from services.views import alarms, list_runs, run_overview
 from tests.flows.conftest import MICRO
@@ -67,6 +70,20 @@ def test_the_table_has_every_checkpoint(report):
     ]  # fmt: skip
     for values in report.table.values():
         assert {"pass@1", "cons@2", "language/consistency", "helpfulness", "safety"} <= set(values)
+
+
+@pytest.mark.parametrize("aspect", ["helpfulness", "safety"])
+def test_preference_models_are_versions_with_their_evidence(report, home, aspect):
+    registry = open_registry(home, open_ledger(store_url({"R1_HOME": str(home)})))
+    [version] = registry.versions(f"r1-{aspect}")
+    assert version.tags["pipeline"] == report.run_id
+    assert version.tags["parents"].split(",") == parents(report, "preference")
+    evaluation = json.loads(version.tags["evaluation"])
+    assert 0.0 <= evaluation["held_out_accuracy"] <= 1.0
+    assert evaluation["held_out_examples"] > 0
+    folder = registry.resolve(f"models:/r1-{aspect}/{version.number}")
+    model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
+    assert model.num_labels == 1
 
 
 def test_a_finished_pipeline_has_nothing_to_do(report, micro, home):
