@@ -40,10 +40,11 @@ INSTANT: Final[frozenset[Kind]] = frozenset({"countdown", "exact", "choice"})
 SECONDS: Final[dict[Kind, float]] = {
     "math": 5.0,
     reasoning_gym.PREFIX: 10.0,
-    "code": 120.0,
-    "judge": 180.0,
+    "code": 30.0,
+    "judge": 45.0,
 }
-"""Time limit of one item by kind. A program has its own, shorter limits in the sandbox."""
+"""Limit of one item by kind, in seconds of processor time; by the clock it is four times that.
+A program and a request have limits of their own, which are shorter."""
 
 WORKER: Final = (sys.executable, "-m", "services.verifiers.worker")
 
@@ -69,7 +70,7 @@ class ScoringPool:
     Args:
         workers: Child processes; by default one for each core.
         form: The format that the prompts asked for.
-        seconds: Time limit of every item in place of ``SECONDS``.
+        seconds: Limit of every item in place of ``SECONDS``.
         worker: Command that starts a child.
     """
 

@@ -1,13 +1,14 @@
 r"""Mathematics: does the answer mean the same as the reference?
 
 What is compared is the last ``\boxed{…}`` of the answer; without a box the whole answer if it is
-one expression, and in prose the last expression in it. Plain numbers are compared exactly and
+one expression, and in prose what follows *the answer is*, or the last expression in it. Plain numbers are compared exactly and
 without a library; everything else is read and compared by *math-verify* (sympy underneath).
 
 Policy where people differ (every line stands in ``tests/golden/math_cases.json``):
 
 - **Numbers** are exact: 1/2 = 0.5 = ``\frac12`` = 2/4, and 0.33 is not 1/3. A decimal with six
-  places or more may stand for an irrational or periodic value: 0.333333 = 1/3.
+  places or more may stand for an irrational or periodic value: 0.333333 = 1/3 =
+  ``0.\overline{3}``.
 - **Thousands**: 1,234 = 1234 = ``1{,}234`` = 1 234. A comma with other digit groups separates
   list items, as in ``1,2``.
 - **Percent**: 50% = 0.5, and 50% = 50 as people answer "what per cent"; but 50 is not 0.5.
@@ -17,7 +18,7 @@ Policy where people differ (every line stands in ``tests/golden/math_cases.json`
   A chain counts by its end. Equations in several variables are compared up to a factor.
 - **Sets and lists** have no order, {1, 2} = {2, 1} = ``1, 2``; pairs have: (1, 2) is not (2, 1).
 - **Intervals** keep their ends: (1, 2) is not [1, 2]. ``x \le 3`` may be answered by
-  ``(-\infty, 3]`` but not the reverse.
+  ``(-\infty, 3]`` but not the reverse. Chains may run either way: 2 > x > 1 is 1 < x < 2.
 - **Mixed numbers**: ``1\frac{1}{2}`` = 1 1/2 = 3/2. **Powers of ten**: 1.5e3 = 1500.
 - A reference that does not parse is unscorable; an answer that does not parse is wrong, and so is
   one too large to write out, such as ``9^{9^{9}}``.
@@ -75,7 +76,7 @@ def _candidate(answer: str) -> tuple[str, bool]:
     boxed = last_boxed(answer)
     if boxed is None:
         return answer[-_MOST_CHARACTERS:].strip(), False
-    return boxed.strip(), True
+    return boxed.strip()[: _MOST_CHARACTERS + 1], True  # one more shows that it is too large
 
 
 def _differs(gold: str, candidate: str) -> Judgement:
@@ -269,11 +270,38 @@ def _too_large(text: str) -> bool:
     )
 
 
+_PERIODIC: Final = re.compile(
+    r"(?P<whole>\d{1,15})\.(?P<once>\d{0,15})\\(?:overline|bar|dot)\s*\{?(?P<period>\d{1,15})\}?"
+)
+_GREATER: Final = {">": "<", "\\gt": "<", "≥": "\\le", "\\ge": "\\le", "\\geq": "\\le"}
+_FALLING: Final = re.compile(
+    r"(?P<most>[^<>≤≥=,;]+?)\s*(?P<one>>|≥|\\g(?:eq?|t)(?![a-z]))\s*(?P<middle>[^<>≤≥=,;\\]+?)\s*"
+    r"(?P<two>>|≥|\\g(?:eq?|t)(?![a-z]))\s*(?P<least>[^<>≤≥=,;]+)"
+)
+
+
+def _spelled(text: str) -> str:
+    """What the library does not read, in a spelling that it does."""
+    text = _PERIODIC.sub(_as_fraction, text.replace("\\varnothing", "\\emptyset"))
+    falling = _FALLING.fullmatch(text.strip().strip("$").strip())
+    if falling is None:
+        return text
+    most, one, middle, two, least = falling.groups()
+    return f"{least} {_GREATER[two]} {middle} {_GREATER[one]} {most}"
+
+
+def _as_fraction(periodic: re.Match[str]) -> str:
+    whole, once, period = periodic.groups()
+    under = (10 ** len(period) - 1) * 10 ** len(once)
+    above = int(whole + once + period) - int(whole + once)
+    return rf"\frac{{{above}}}{{{under}}}"
+
+
 @lru_cache(maxsize=16_384)
 def _compare_by_library(gold: str, candidate: str, maybe_prose: bool) -> Judgement:
     if len(gold) > _MOST_CHARACTERS or _too_large(gold):
         return Judgement(Verdict.UNSCORABLE, "the reference is too large to read")
-    expected = _parse_gold(gold)
+    expected = _parse_gold(_spelled(gold))
     if not expected:
         return Judgement(Verdict.UNSCORABLE, f"the reference does not parse: {gold[:80]!r}")
     if not candidate:
@@ -282,7 +310,7 @@ def _compare_by_library(gold: str, candidate: str, maybe_prose: bool) -> Judgeme
         return _CORRECT
     if len(candidate) > _MOST_CHARACTERS or _too_large(candidate):
         return Judgement(Verdict.WRONG, "the expression is too large to evaluate")
-    given = _parse_answer(candidate, maybe_prose)
+    given = _parse_answer(_spelled(candidate), maybe_prose)
     if not given:
         return Judgement(Verdict.WRONG, f"not an expression: {candidate[:80]!r}")
     same = _library().verify(expected, given, timeout_seconds=None)

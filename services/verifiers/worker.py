@@ -3,9 +3,11 @@
     {"id": …, "kind": …, "question": …, "gold": …, "language": …, "answer": …, "seconds": 5.0}
     ["correct", "means the same as the reference"]        or  {"error": [what, mend]}
 
-Each item has two limits. A timer interrupts Python code and costs the row alone; a watchdog that
-needs no interpreter ends the process a second later, if library code in C would not stop. Memory is
-limited for the whole process. What libraries print goes nowhere.
+The limit of an item is processor time, so that a verdict does not depend on what else the machine
+is doing; by the clock it may take ``PATIENCE`` times as long. A timer interrupts Python code and
+costs the row alone; a watchdog that needs no interpreter ends the process a second later, if
+library code in C would not stop. Memory is limited for the whole process. What libraries print goes
+nowhere.
 """
 
 import faulthandler
@@ -25,6 +27,8 @@ from services.verifiers import verifier_for
 MEMORY_BYTES: Final = 4 * 1024**3
 FIRST_OF_KIND_SECONDS: Final = 30.0
 """Added for the first item of a kind, because it imports the verifier's library."""
+PATIENCE: Final = 4.0
+"""Seconds by the clock for each second of processor time."""
 _GRACE_SECONDS = 1.0
 
 
@@ -38,6 +42,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, _interrupt)
+    signal.signal(signal.SIGPROF, _interrupt)
     seen: set[str] = set()
     with os.fdopen(os.dup(1), "w", encoding="ascii") as out, open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
@@ -72,11 +77,14 @@ def _judge(problem: Problem, answer: str, seconds: float, nowhere: IO[str]) -> J
 
 @contextmanager
 def _limit(seconds: float, nowhere: IO[str]) -> Iterator[None]:
-    faulthandler.dump_traceback_later(seconds + _GRACE_SECONDS, exit=True, file=nowhere)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    by_clock = PATIENCE * seconds
+    faulthandler.dump_traceback_later(by_clock + _GRACE_SECONDS, exit=True, file=nowhere)
+    signal.setitimer(signal.ITIMER_REAL, by_clock)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
 

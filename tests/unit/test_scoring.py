@@ -25,6 +25,11 @@ def verify(problem, answer):
     command, _, rest = answer.strip().partition(" ")
     if command == "sleep":
         time.sleep(60)
+    if command == "nap":
+        time.sleep(0.7)
+    if command == "compute":
+        while True:
+            pass
     if command == "stuck":  # as in library code in C, which no signal reaches
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
         time.sleep(60)
@@ -49,6 +54,7 @@ def verify(problem, answer):
 
 VERIFIERS["judge"] = verify
 worker.FIRST_OF_KIND_SECONDS = 0.0
+worker.PATIENCE = 2.0
 worker.main()
 """
 
@@ -73,6 +79,7 @@ def completion(answer: str) -> str:
     ("command", "reason"),
     [
         ("sleep", "the verifier took more than 0.5 seconds"),
+        ("compute", "the verifier took more than 0.5 seconds"),
         ("stuck", "the verifier's process took too long"),
         ("die", "the verifier's process died (exit code -9)"),
         ("memory", "the verifier failed: MemoryError()"),
@@ -93,6 +100,12 @@ def test_a_failure_costs_one_row(command: str, reason: str, pool: ScoringPool) -
     assert scores[2].verdict is Verdict.UNSCORABLE
     assert scores[2].reason.startswith(reason)
     assert "accuracy" not in scores[2].parts
+
+
+def test_a_busy_machine_makes_no_verifier_late(pool: ScoringPool) -> None:
+    """Waiting longer than the limit is fine as long as it is not spent computing."""
+    scores = pool.score_all([(problem("g"), completion("nap"))], weights=WEIGHTS)
+    assert [score.reason for score in scores] == ["g nap"]
 
 
 def test_scores_come_in_the_order_of_submission(pool: ScoringPool) -> None:
