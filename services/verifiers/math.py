@@ -1,8 +1,9 @@
 r"""Mathematics: does the answer mean the same as the reference?
 
 What is compared is the last ``\boxed{…}`` of the answer; without a box the whole answer if it is
-one expression, and in prose what follows *the answer is*, or the last expression in it. Plain numbers are compared exactly and
-without a library; everything else is read and compared by *math-verify* (sympy underneath).
+one expression, and in prose what follows *the answer is*, or the last expression in it. Plain
+numbers are compared exactly and without a library; everything else is read and compared by
+*math-verify* (sympy underneath).
 
 Policy where people differ (every line stands in ``tests/golden/math_cases.json``):
 
