@@ -56,7 +56,7 @@ def verify(problem: Problem, answer: str) -> Judgement:
     if evaluates_answers(task) and _DANGEROUS.search(text):
         return Judgement(Verdict.WRONG, "the answer is code, not a value")
     try:
-        marks = _marks(task, text, entry)
+        marks = _marks(task, text, _as_made(task, problem.gold))
     except Exception as error:
         # The library's hundred tasks fail in as many ways on text they did not foresee.
         verdict = Verdict.WRONG if _accepts_itself(task, problem.gold) else Verdict.UNSCORABLE
@@ -73,17 +73,35 @@ def _marks(task: str, answer: str, entry: dict[str, Any]) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _accepts_itself(task: str, gold: str) -> bool:
+def _as_made(task: str, gold: str) -> dict[str, Any]:
+    """The entry as its task made it: JSON has no tuples, and some tasks compare with them."""
     entry = _read_entry(gold)
+    frozen = {**entry, "metadata": _with_tuples(entry["metadata"])}
+    lists, tuples = (_marks_of_itself(task, form) for form in (entry, frozen))
+    return frozen if tuples > lists else entry
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_tuples(inner) for key, inner in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+def _marks_of_itself(task: str, entry: dict[str, Any]) -> float:
+    """Marks of the entry's own answer; 0 where the task cannot read it."""
     with suppress(Exception):
-        return entry["answer"] is not None and _marks(task, str(entry["answer"]), entry) > 0.0
-    return False
+        return 0.0 if entry["answer"] is None else _marks(task, str(entry["answer"]), entry)
+    return 0.0
+
+
+def _accepts_itself(task: str, gold: str) -> bool:
+    return _marks_of_itself(task, _as_made(task, gold)) > 0.0
 
 
 @lru_cache(maxsize=1024)
 def _accepts_nonsense(task: str, gold: str) -> bool:
     with suppress(Exception):
-        return _marks(task, _NONSENSE, _read_entry(gold)) >= _FULL_MARKS
+        return _marks(task, _NONSENSE, _as_made(task, gold)) >= _FULL_MARKS
     return False
 
 

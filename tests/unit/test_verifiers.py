@@ -191,6 +191,27 @@ def test_reasoning_gym(task: str, entry: object, answer: str, verdict: str) -> N
     assert judgement.verdict == verdict, judgement.reason
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its open files
+def test_every_task_of_reasoning_gym_is_scored_by_name() -> None:
+    """Each task gives its own answer full marks after a journey as JSON, and nonsense none."""
+    library = pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+    names = [name for name in reasoning_gym.tasks() if name != "composite"]
+    assert len(names) > 100
+    failed = []
+    for name in names:
+        entry = library.create_dataset(name, size=1, seed=3)[0]
+        gold = json.dumps(entry, default=str)
+        asked = problem(f"reasoning_gym/{name}", gold)
+        if entry["answer"] is not None:
+            made = reasoning_gym._as_made(name, gold)
+            marks = reasoning_gym._marks(name, str(entry["answer"]), made)
+            right = verifier_for(asked.kind)(asked, str(entry["answer"])).verdict
+            failed += [(name, marks, right)] * (marks < 1.0 or right is not Verdict.CORRECT)
+        nonsense = verifier_for(asked.kind)(asked, "no idea (at all").verdict
+        failed += [(name, "nonsense", nonsense)] * (nonsense is not Verdict.WRONG)
+    assert failed == []
+
+
 @pytest.mark.parametrize(
     "answer",
     [
