@@ -252,7 +252,7 @@ class _Child:
             "seconds": seconds,
         }
         line = self._exchange(json.dumps(item))
-        if not line:
+        if not line.endswith("\n"):  # it ended before or within its reply
             code = self.end()
             what = "took too long" if code == 1 else f"died (exit code {code})"
             return Judgement(Verdict.UNSCORABLE, f"the verifier's process {what}")

@@ -22,7 +22,7 @@ from services.types import Judgement, Verdict
 from services.verifiers import VERIFIERS, worker
 
 def verify(problem, answer):
-    command, _, rest = answer.strip().partition(" ")
+    command, _, rest = answer.strip().partition(": ")
     if command == "sleep":
         time.sleep(60)
     if command == "nap":
@@ -34,6 +34,9 @@ def verify(problem, answer):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
         time.sleep(60)
     if command == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if command == "break off":
+        os.write(reply_to, b'["corr')
         os.kill(os.getpid(), signal.SIGKILL)
     if command == "memory":
         bytearray(2 ** 40)
@@ -53,6 +56,7 @@ def verify(problem, answer):
     return Judgement(Verdict.CORRECT, f"{problem.gold} {command}")
 
 VERIFIERS["judge"] = verify
+reply_to = os.dup(1)
 worker.FIRST_OF_KIND_SECONDS = 0.0
 worker.PATIENCE = 2.0
 worker.main()
@@ -82,6 +86,7 @@ def completion(answer: str) -> str:
         ("compute", "the verifier took more than 0.5 seconds"),
         ("stuck", "the verifier's process took too long"),
         ("die", "the verifier's process died (exit code -9)"),
+        ("break off", "the verifier's process died (exit code -9)"),
         ("memory", "the verifier failed: MemoryError()"),
         ("raise", "the verifier failed: ValueError('not foreseen')"),
         ("recurse", "the verifier failed: RecursionError"),
@@ -128,7 +133,7 @@ def test_what_a_verifier_lacks_stops_the_run(pool: ScoringPool) -> None:
 def test_submitting_does_not_wait(pool: ScoringPool, tmp_path: Path) -> None:
     go = tmp_path / "go"
     pool._seconds = 60.0
-    future = pool.judge(problem("g"), completion(f"wait {go}"))
+    future = pool.judge(problem("g"), completion(f"wait: {go}"))
     assert not future.done()
     go.touch()
     assert future.result().reason == "g wait"

@@ -5,9 +5,11 @@ import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
+from services.language import language_share
 from services.scoring import ScoringPool
 from services.types import Problem, Verdict
 from services.verifiers import reasoning_gym
@@ -25,7 +27,10 @@ def problems(name: str) -> list[Problem]:
         pytest.skip(f"the data set {name} is not beside the checkout")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     golds = [str(row["answer"]).rsplit("####", 1)[-1].strip() for row in rows]
-    return [Problem(f"{name}-{n}", "math", "", gold, "en") for n, gold in enumerate(golds)]
+    return [
+        Problem(f"{name}-{n}", "math", row["question"], gold, "en")
+        for n, (row, gold) in enumerate(zip(rows, golds, strict=True))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +95,16 @@ def test_every_task_of_reasoning_gym_knows_its_answer_from_nonsense() -> None:
             for nonsense in ("no idea (at all", "zzz", "[]"):
                 accepted += [name] * (reasoning_gym.verify(problem, nonsense).verdict == "correct")
     assert (refused, accepted) == ([], [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "language"), [("gsm8k/test.jsonl", "en"), ("cmath/test.jsonl", "zh")]
+)
+def test_real_questions_are_in_their_language(name: str, language: str) -> None:
+    shares = [language_share(problem.question, language) for problem in problems(name)]
+    assert min(shares) >= 0.89
+    assert fmean(shares) >= 0.999
 
 
 def test_tie_is_about_numbers() -> None:

@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.config import RewardWeights
+from services.errors import ProblemError
 from services.language import LANGUAGES, dominant_language, language_share
 from services.prompts import FORMATS, Format, last_boxed, parse
 from services.reward_lines import reward_lines
@@ -212,3 +213,22 @@ def test_lines_of_any_text_are_written_as_json(text: str) -> None:
     [written] = reward_lines([line], WEIGHTS)
     assert set(json.loads(written)) == {"verdict", "parts", "total", "reason"}
     written.encode()
+
+
+@given(st.binary(max_size=200) | anything.map(lambda text: text.encode("utf-8", "surrogatepass")))
+@settings(max_examples=100, deadline=None)
+@example(b"\x00")
+@example(b'{"kind": "exact", "gold": "\\ud800", "completion": "\\ud800", "language": "\\ud800"}')
+@example(b'{"kind": "exact", "gold": NaN, "completion": "\\u0000"}')
+def test_any_line_has_an_answer_or_is_named(line: bytes) -> None:
+    error = None
+    written: list[str] = []
+    try:
+        written = list(reward_lines([b"", line], WEIGHTS))
+    except ProblemError as named:
+        error = named
+    if error is not None:
+        assert error.what.startswith("line 2")
+    else:
+        assert len(written) == bool(line.strip())
+        assert all(set(json.loads(row)) >= {"verdict", "reason"} for row in written)
