@@ -201,7 +201,7 @@ def _languages_of(word: str) -> frozenset[str]:
 
 _READINGS: Final[dict[str, _Reading]] = {}
 _DISTINCT: Final[dict[tuple[object, ...], _Reading]] = {}
-_MOST_READINGS = 200_000
+_MOST_READINGS = 50_000
 _LONGEST_KEPT = 40
 
 

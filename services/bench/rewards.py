@@ -8,7 +8,8 @@ Three measurements on made-up rows:
   the same rows: groups of eight different answers to one question, as GRPO samples them. Plain
   numbers (as in GSM8K) and LaTeX (roots, sets, intervals, equations) apart, because the pool
   answers the first without the library;
-- *memory*: how much this process grows from the first tenth of many rows to the last.
+- *memory*: how much this process grows from the first tenth of many rows to the last, each with
+  words that no row before had.
 
 Left out: code and judges, whose time is that of the program or the endpoint.
 """
@@ -177,13 +178,21 @@ def _time_pool(pool: ScoringPool, rows: Sequence[Row]) -> float:
 
 def _memory_growth(rows: int, seed: int) -> float:
     """MiB that this process grows by over the last nine tenths of rows made and scored."""
-    stream = puzzle_rows(seed)
+    stream = _with_new_words(puzzle_rows(seed))
     for problem, text in islice(stream, rows // 10):
         score(problem, text, weights=_WEIGHTS)
     before = _resident_mib()
     for problem, text in islice(stream, rows - rows // 10):
         score(problem, text, weights=_WEIGHTS)
     return _resident_mib() - before
+
+
+def _with_new_words(rows: Iterator[Row]) -> Iterator[Row]:
+    """The same rows with words made up for each, as models make them up."""
+    for number, (problem, text) in enumerate(rows):
+        letters = "".join(chr(ord("a") + int(digit)) for digit in str(number))
+        words = " ".join(f"{start}{letters}" for start in ("ba", "ce", "di", "fo", "gu", "hy"))
+        yield problem, text.replace("</think>", f"{words} </think>")
 
 
 def _resident_mib() -> float:
