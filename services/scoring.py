@@ -52,9 +52,14 @@ _ITEMS_BEFORE_RENEWAL = 5_000
 """A child is replaced after so many items, because sympy's caches only grow."""
 
 
+_REQUESTS: Final = 8
+"""So many judges are asked at a time: their children wait instead of computing."""
+
+
 class _Job(NamedTuple):
     problem: Problem
     answer: str
+    seconds: float
     future: "Future[Judgement]"
 
 
@@ -68,7 +73,8 @@ class ScoringPool:
     """Verifiers in child processes. Children start when they are first needed.
 
     Args:
-        workers: Child processes; by default one for each core.
+        workers: Child processes that compute; by default one for each core.
+        requests: Child processes that ask judges.
         form: The format that the prompts asked for.
         seconds: Limit of every item in place of ``SECONDS``.
         worker: Command that starts a child.
@@ -78,17 +84,15 @@ class ScoringPool:
         self,
         workers: int | None = None,
         *,
+        requests: int = _REQUESTS,
         form: Format = "r1",
         seconds: float | None = None,
         worker: Sequence[str] = WORKER,
     ) -> None:
-        self._workers = workers or os.cpu_count() or 1
         self._form = form
         self._seconds = seconds
-        self._worker = worker
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._children: list[_Child] = []
+        self._computing = _Crew(workers or os.cpu_count() or 1, worker)
+        self._asking = _Crew(requests, worker)
         self._submitted: list[_Submitted] = []
 
     def __enter__(self) -> Self:
@@ -106,18 +110,8 @@ class ScoringPool:
 
     def close(self) -> None:
         """End the children, whatever they are at; what nobody has begun is cancelled."""
-        while not self._jobs.empty():
-            job = self._jobs.get()
-            if job is not None:
-                job.future.cancel()
-        for _ in self._threads:
-            self._jobs.put(None)
-        for thread, child in zip(self._threads, self._children, strict=True):
-            while thread.is_alive():  # again and again: it may just be starting its child
-                child.kill()
-                thread.join(0.05)
-        self._threads.clear()
-        self._children.clear()
+        self._computing.close()
+        self._asking.close()
 
     def judge(self, problem: Problem, completion: str) -> "Future[Judgement]":
         """Start the verification of one completion.
@@ -136,8 +130,8 @@ class ScoringPool:
         elif problem.kind == "math" and (instant := math.verify_plainly(problem, answer)):
             future.set_result(instant)
         else:
-            self._start_threads()
-            self._jobs.put(_Job(problem, answer, future))
+            crew = self._asking if problem.kind == "judge" else self._computing
+            crew.put(_Job(problem, answer, self._limit(problem.kind), future))
         return future
 
     def submit(
@@ -199,13 +193,45 @@ class ScoringPool:
             self.submit(problem, completion)
         return self.collect(weights=weights)
 
-    def _start_threads(self) -> None:
-        if len(self._threads) < self._workers:
+    def _limit(self, kind: Kind) -> float:
+        prefix = reasoning_gym.PREFIX
+        return self._seconds or SECONDS[prefix if kind.startswith(prefix) else kind]
+
+
+class _Crew:
+    """Children that share a queue of jobs, each fed by a thread; started as jobs come in."""
+
+    def __init__(self, most: int, worker: Sequence[str]) -> None:
+        self._most = most
+        self._worker = worker
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._children: list[_Child] = []
+
+    def put(self, job: _Job) -> None:
+        """Have a job done by whoever is free first."""
+        if len(self._threads) < self._most:
             child = _Child(self._worker)
             thread = threading.Thread(target=self._serve, args=(child,), daemon=True)
             self._children.append(child)
             self._threads.append(thread)
             thread.start()
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """End the children, whatever they are at; what nobody has begun is cancelled."""
+        while not self._jobs.empty():
+            job = self._jobs.get()
+            if job is not None:
+                job.future.cancel()
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread, child in zip(self._threads, self._children, strict=True):
+            while thread.is_alive():  # again and again: it may just be starting its child
+                child.kill()
+                thread.join(0.05)
+        self._threads.clear()
+        self._children.clear()
 
     def _serve(self, child: "_Child") -> None:
         """One thread: feeds one child until there is nothing more to come."""
@@ -213,16 +239,11 @@ class ScoringPool:
             if not job.future.set_running_or_notify_cancel():
                 continue
             try:
-                job.future.set_result(child.ask(job.problem, job.answer, self._limit(job)))
+                job.future.set_result(child.ask(job.problem, job.answer, job.seconds))
             except BaseException as error:
                 # A future must end, whatever happened; its reader gets the error.
                 job.future.set_exception(error)
         child.end()
-
-    def _limit(self, job: _Job) -> float:
-        kind = job.problem.kind
-        prefix = reasoning_gym.PREFIX
-        return self._seconds or SECONDS[prefix if kind.startswith(prefix) else kind]
 
 
 class _Child:

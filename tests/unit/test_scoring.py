@@ -51,6 +51,11 @@ def verify(problem, answer):
     if command == "wait":
         while not pathlib.Path(rest).exists():
             time.sleep(0.01)
+    if command == "meet":
+        mine, other = map(pathlib.Path, rest.split())
+        mine.touch()
+        while not other.exists():
+            time.sleep(0.01)
     if command == "pid":
         return Judgement(Verdict.CORRECT, str(os.getpid()))
     return Judgement(Verdict.CORRECT, f"{problem.gold} {command}")
@@ -67,7 +72,7 @@ worker.main()
 def pool(tmp_path: Path) -> Iterator[ScoringPool]:
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
-    with ScoringPool(2, seconds=0.5, worker=(sys.executable, str(script))) as pool:
+    with ScoringPool(requests=2, seconds=0.5, worker=(sys.executable, str(script))) as pool:
         yield pool
 
 
@@ -139,6 +144,17 @@ def test_submitting_does_not_wait(pool: ScoringPool, tmp_path: Path) -> None:
     assert future.result().reason == "g wait"
 
 
+def test_judges_are_asked_at_once(pool: ScoringPool, tmp_path: Path) -> None:
+    """The first answer waits for what the second one brings: neither is asked after the other."""
+    pool._seconds = 60.0
+    signs = [tmp_path / "one", tmp_path / "two"]
+    futures = [
+        pool.judge(problem("g"), completion(f"meet: {mine} {other}"))
+        for mine, other in (signs, signs[::-1])
+    ]
+    assert [future.result().reason for future in futures] == ["g meet", "g meet"]
+
+
 def test_closing_ends_the_children_and_drops_the_rest(pool: ScoringPool) -> None:
     pool._seconds = 60.0
     begun = [pool.judge(problem(), completion("sleep")) for _ in range(2)]
@@ -152,7 +168,7 @@ def test_children_are_replaced_before_they_grow(
     pool: ScoringPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "_ITEMS_BEFORE_RENEWAL", 2)
-    pool._workers = 1
+    pool._asking._most = 1
     scores = pool.score_all([(problem(), completion("pid"))] * 6, weights=WEIGHTS)
     pids = [score.reason for score in scores]
     assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4]
