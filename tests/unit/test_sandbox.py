@@ -3,6 +3,7 @@
 A program prints HARM where it got what it should not.
 """
 
+import os
 import platform
 import shutil
 import socket
@@ -50,6 +51,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def port() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def abstract() -> Iterator[str]:
+    """The name of a listening Unix socket that lies in no folder."""
+    name = f"r1-sandbox-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"\0{name}")
+        server.listen()
+        yield name
 
 
 def harmless(action: str, imports: str = "import os") -> str:
@@ -145,16 +156,27 @@ HOSTILE = {
     "deep recursion": "import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(): f()\nf()",
     "type into the terminal": "import fcntl, termios\n"
     "try: fcntl.ioctl(0, termios.TIOCSTI, b'x'); print('HARM')\nexcept OSError: print('refused')",
+    "abstract socket": harmless(
+        "socket.socket(socket.AF_UNIX).connect('\\0ABSTRACT')", "import socket"
+    ),
+    "inherited descriptors": "import os\n"
+    "for number in range(3, 64):\n"
+    "    try: os.fstat(number); print('HARM')\n"
+    "    except OSError: pass",
+    "files without end": "import os\n"
+    "for number in range(10 ** 9):\n"
+    "    os.close(os.open(f'/tmp/{number}', os.O_CREAT | os.O_WRONLY))",
     "close everything": "import os\nos.closerange(0, 64)\nwhile True: pass",
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_program_does_no_harm_and_ends(
-    name: str, store: Path, port: int, monkeypatch: pytest.MonkeyPatch
+    name: str, store: Path, port: int, abstract: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("R1_SECRET", SECRET)
     source = HOSTILE[name].replace("STORE", str(store)).replace("PORT", str(port))
+    source = source.replace("ABSTRACT", abstract)
     outcome = run_python(source, limits=LIMITS)
     written = outcome.stdout + outcome.stderr
     assert "HARM" not in outcome.stdout
