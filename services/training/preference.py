@@ -49,18 +49,25 @@ class PreferenceModel:
 
     def __init__(self, folder: Path, aspect: Aspect, engine: Engine) -> None:
         self.aspect: Aspect = aspect
+        self.batch_size = engine.batch_size
         self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
         self.model = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True
         ).to(device_of(engine))
         self.model.eval()
 
-    @torch.inference_mode()
     def rewards(self, items: Sequence[tuple[str, str]]) -> list[float]:
-        """Rewards in 0…1 of (question, whole response) pairs."""
-        if not items:
-            return []
+        """Rewards in 0…1 of (question, whole response) pairs, ``batch_size`` of them at a time."""
         texts = [judged_text(self.aspect, question, response) for question, response in items]
+        starts = range(0, len(texts), self.batch_size)
+        return [
+            reward
+            for start in starts
+            for reward in self._rewards_of(texts[start : start + self.batch_size])
+        ]
+
+    @torch.inference_mode()
+    def _rewards_of(self, texts: list[str]) -> list[float]:
         batch = self.tokenizer(
             texts, padding=True, add_special_tokens=False, return_tensors="pt"
         ).to(self.model.device)
