@@ -14,7 +14,7 @@ from flows.cli_options import AsJson, Home, RecipeName, print_json, print_table,
 from services.errors import ArtifactError, RegistryError
 
 if TYPE_CHECKING:
-    from services.registry import Registry, Version
+    from services.registry import Registry
     from services.store.ledger import Promotion
 
 BASE = "tiny-base"

@@ -22,7 +22,12 @@ from services.curation import (
     summarise,
 )
 from services.errors import RewardError
-from services.evaluation import evaluate, load_sampler, sample_groups, sample_scored
+from services.evaluation import (
+    load_sampler,
+    measure,
+    sample_groups,
+    sample_scored,
+)
 from services.judging import Judges, score_function
 from services.prompts import r1_prompt
 from services.reward_check import dry_run
@@ -31,7 +36,6 @@ from services.tasks import general
 from services.tasks.sources import (
     general_problems,
     held_out_general_problems,
-    held_out_problems,
     rl_schedule,
     training_problems,
     validation_problems,
@@ -288,27 +292,13 @@ def evaluations(
     pipeline: Pipeline, checkpoints: Mapping[str, CheckpointRef]
 ) -> dict[str, dict[str, float]]:
     """Measure every checkpoint; the summaries by the name of its row."""
-    recipe, settings = pipeline.recipe, pipeline.recipe.evaluation
-    problems = held_out_problems(recipe.problems, settings.seed, settings.problems_per_level)
-    talk = (
-        held_out_general_problems(settings.seed, settings.general_prompts)
-        if recipe.problems.general
-        else []
-    )
+    settings = pipeline.recipe.evaluation
 
     def body(stage: StageRun) -> None:
         for done, (name, checkpoint) in enumerate(checkpoints.items(), start=1):
             part = stage.work / f"{name}.json"
             if not part.is_file():
-                with score_function(RewardWeights()) as score:
-                    result = evaluate(
-                        load_sampler(Path(checkpoint.path), recipe.engine),
-                        problems,
-                        talk,
-                        settings,
-                        score,
-                        pipeline.clock,
-                    )
+                result = measure(Path(checkpoint.path), pipeline.recipe, settings, pipeline.clock)
                 protocol = settings.model_dump(mode="json")
                 pipeline.store.write_evaluation(
                     pipeline.run_id, name, result.summary, protocol, result.samples

@@ -14,7 +14,7 @@ from typing import Any, Final
 from services.artifacts import new_folder, read_manifest
 from services.errors import ArtifactError
 from services.prompts import r1_prompt
-from services.registry import require_safetensors
+from services.versions import require_safetensors
 from services.types import CheckpointRef
 
 CARD: Final = "README.md"

@@ -10,10 +10,11 @@ from mlflow.artifacts import download_artifacts
 
 from services.errors import ArtifactError, RegistryError
 from services.mlflow_store import open_client, tracking_uri
-from services.registry import LINE, Registry, model_of, open_registry
+from services.registry import Registry, open_registry
 from services.store.ledger import Promotion, Promotions, SqlLedger, champions
 from services.store.opening import open_engine_to_write
 from services.types import CheckpointRef
+from services.versions import LINE, model_of
 
 # MLflow's tables still use a loader that SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
