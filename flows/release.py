@@ -143,10 +143,9 @@ def _contest(
         ids.get(contest.row),
         smoke=contest.policy.smoke,
     )
-    if champion is not None and champion.number == version:
-        against = None  # it is champion already, and nobody regresses against itself
-    else:
-        against = champion and champion_evidence(pipeline, registry, champion, candidate)
+    against = None
+    if champion is not None and champion.number != version:  # nobody regresses against itself
+        against = champion_evidence(pipeline, registry, champion, candidate)
     decision = decide(candidate, against, contest.policy)
     request = None
     if decision.promote and (champion is None or champion.number != version):

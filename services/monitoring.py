@@ -1,5 +1,6 @@
-"""Is the champion still what it was? It is measured again on fresh problems and held against its
-own baseline, the evaluation that the gate saw.
+"""Is the champion still what it was? Fresh problems against its own baseline.
+
+The baseline is the first evaluation of the version, the one that its gate saw.
 
 Rule. The two samples are independent (other problems, other random streams), so the difference of a
 metric is the mean over levels of (now − baseline), and its variance the sum over levels of both

@@ -134,9 +134,9 @@ class Registry:
         )
         return int(created.version)
 
-    def versions(self, model: str) -> list[Version]:
-        """All versions of a model, newest first."""
-        return search(self._client, f"name = '{model}'")
+    def versions(self, model: str, at_most: int | None = None) -> list[Version]:
+        """Versions of a model, newest first: all, or the newest so many."""
+        return search(self._client, f"name = '{model}'", at_most)
 
     def version(self, model: str, number: int) -> Version:
         """One version.

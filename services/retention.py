@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import select
 
@@ -25,15 +25,13 @@ from services.store import approvals, removals
 from services.store.opening import reading
 from services.store.removals import Removal
 from services.store.schema import Runs, Stages
+from services.versions import REMOVED
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from services.registry import Registry
     from services.versions import Version
-
-REMOVED: Final = "files_removed"
-"""The tag of a version whose files are gone: JSON of who, when and why."""
 
 
 class Artifact(NamedTuple):

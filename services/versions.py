@@ -21,6 +21,8 @@ LINE: Final = "r1"
 """The registered model of base, zero, dev1, dev2, dev3 and r1."""
 PICKLES: Final = frozenset({".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt"})
 """Weights in these files could run code when they are read."""
+REMOVED: Final = "files_removed"
+"""The tag of a version whose files retention removed: JSON of who, when and why."""
 PIN: Final = "pin"
 """The tag of a version that retention must keep: JSON of who, when and why."""
 _STUDENT_STAGES: Final = frozenset({"distill", "student-rl", "student-base"})
@@ -70,6 +72,12 @@ class Version:
         found: dict[str, str] | None = json.loads(self.tags.get(PIN) or "null")
         return found
 
+    @property
+    def removed(self) -> dict[str, str] | None:
+        """Who removed its files, when and why; None if nobody did."""
+        found: dict[str, str] | None = json.loads(self.tags.get(REMOVED) or "null")
+        return found
+
 
 def model_of(stage: str, student: str) -> str:
     """The registered model that a stage's checkpoint belongs to.
@@ -103,17 +111,20 @@ def require_safetensors(folder: Path) -> None:
         )
 
 
-def search(client: "MlflowClient", query: str) -> list[Version]:
-    """The versions that an MLflow query finds, newest first."""
+def search(client: "MlflowClient", query: str, at_most: int | None = None) -> list[Version]:
+    """The versions that an MLflow query finds, newest first; all, or the newest so many."""
     found: list[Version] = []
     token: str | None = None
-    while token is None or token:
+    while (token is None or token) and (at_most is None or len(found) < at_most):
         page: Any = client.search_model_versions(
-            query, max_results=_PAGE, order_by=["version_number DESC"], page_token=token
+            query,
+            max_results=min(_PAGE, at_most or _PAGE),
+            order_by=["version_number DESC"],
+            page_token=token,
         )
         found += [version_of(entity) for entity in page]
         token = page.token or ""
-    return found
+    return found[:at_most]
 
 
 def version_of(entity: "ModelVersion") -> Version:

@@ -1,4 +1,4 @@
-"""Telling others: a signed message to every subscriber when a champion changes or an alarm is raised.
+"""Telling others: a signed message to subscribers when a champion changes or an alarm is raised.
 
 MLflow has webhooks of its own, but its server sends them and not its library, so without a server
 nobody would be told; and its server refuses loopback. Ours follow the ledger. A message is written
@@ -132,7 +132,7 @@ class Announcer:
         return len(table.owed(self._engine, MOST_ATTEMPTS))
 
     def send(self) -> None:
-        """Send what is owed, with a few attempts each; a subscriber that fails gets no later one."""
+        """Send what is owed, with a few attempts; who fails gets no later message before."""
         with self._one_at_a_time:
             for pause in self._pauses:
                 time.sleep(pause)

@@ -71,13 +71,13 @@ class Policy(Settings):
     """One sentence."""
     required: tuple[str, ...] = ("pass@1", "format", "language/consistency")
     """Metrics that must have been measured."""
-    minimum: Bounds = {}
+    minimum: Bounds = {}  # noqa: RUF012 (frozen, and pydantic copies it)
     """Least values: accuracy, format, language, safety, …"""
-    maximum: Bounds = {}
+    maximum: Bounds = {}  # noqa: RUF012
     """Largest values: length, truncation, … what an answer may cost."""
-    gain: Bounds = {}
+    gain: Bounds = {}  # noqa: RUF012
     """Least gains over the model that training started from."""
-    margin: Bounds = {"pass@1": 0.05}  # noqa: RUF012 (frozen, and pydantic copies it)
+    margin: Bounds = {"pass@1": 0.05}  # noqa: RUF012
     """Must not regress: how far the lower end of the paired interval may lie below the champion."""
     confidence: Confidence = 0.95
     """One-sided, of that interval."""
@@ -189,6 +189,11 @@ def _require_valid(path: Path, raw: dict[str, Any]) -> None:
 
 
 def _keys() -> list[str]:
-    tables = {"approval": Approval, "monitoring": Monitoring, "retention": Retention}
-    inner = [f"{name}.{key}" for name, table in tables.items() for key in table.model_fields]
-    return [*Policy.model_fields, *inner]
+    keys = list(Policy.model_fields)
+    for name, table in (
+        ("approval", Approval.model_fields),
+        ("monitoring", Monitoring.model_fields),
+        ("retention", Retention.model_fields),
+    ):
+        keys += [f"{name}.{key}" for key in table]
+    return keys

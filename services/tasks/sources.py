@@ -166,6 +166,8 @@ def require_problems(settings: Problems) -> None:
         for source in (settings.train_file, settings.test_file):
             if source and not source.startswith("hub:"):
                 read_problems(source, settings)
+    if settings.pool and settings.pool_share:
+        read_snapshot(settings.pool)
 
 
 def read_problems(source: str, settings: Problems) -> list[Problem]:
