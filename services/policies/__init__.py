@@ -77,7 +77,7 @@ class Policy(Settings):
     """Largest values: length, truncation, … what an answer may cost."""
     gain: Bounds = {}  # noqa: RUF012
     """Least gains over the model that training started from."""
-    margin: Bounds = {"pass@1": 0.05}  # noqa: RUF012
+    margin: Bounds = {"pass@1": 0.02}  # noqa: RUF012
     """Must not regress: how far the lower end of the paired interval may lie below the champion."""
     confidence: Confidence = 0.95
     """One-sided, of that interval."""

@@ -1,4 +1,4 @@
-"""Policy files: bundled ones, a user's changes, messages that name the mend, recipes that tighten."""
+"""Policy files: bundled ones, changes of a user, messages with their mend, recipes that tighten."""
 
 import pytest
 
