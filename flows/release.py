@@ -22,7 +22,7 @@ from services.artifacts import digest_of, read_manifest
 from services.config import Evaluation, Gate, Settings
 from services.export import Provenance, export_checkpoint
 from services.gates import Decision, decide
-from services.policies import Policy, load_policy, tightened
+from services.policies import Monitoring, Policy, Retention, load_policy, tightened
 from services.recipes import recipe_digest
 from services.registry import Registry, open_registry
 from services.store import store_url
@@ -92,9 +92,14 @@ def gate(
         ]
         (stage.output / DECISIONS_FILE).write_text(json.dumps(decided, indent=2), encoding="utf-8")
 
-    asked = Asked(policies={contest.model: contest.policy for contest in entered})
+    asked = Asked(policies={contest.model: _of_the_gate(contest.policy) for contest in entered})
     made = pipeline.checkpoint(StagePlan("gate", "gate", asked, checkpoints), body)
     pipeline.decision = "\n".join(answers_now(pipeline, Path(made.path)))
+
+
+def _of_the_gate(policy: Policy) -> Policy:
+    """What of a policy decides here: another tolerance of the monitor is no other decision."""
+    return policy.model_copy(update={"monitoring": Monitoring(), "retention": Retention()})
 
 
 def open_line(pipeline: Pipeline) -> Registry:

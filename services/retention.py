@@ -184,7 +184,9 @@ def _with_ancestors(
         for parent in parents.get(child, ()):
             if parent not in reached:
                 reason = reached[child]
-                reached[parent] = reason if reason.startswith("ancestor") else f"ancestor of {reason}"
+                reached[parent] = (
+                    reason if reason.startswith("ancestor") else f"ancestor of {reason}"
+                )
                 waiting.append(parent)
     return reached
 
