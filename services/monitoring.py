@@ -29,7 +29,7 @@ from services.errors import RegistryError
 from services.gates import Answer
 from services.policies import Monitoring, load_policy
 from services.recipes import recipe_digest, validate_recipe
-from services.store import Store, open_store
+from services.store import RunState, Store, open_store
 from services.store.alarms import Alarm, open_alarms
 from services.views import answers, evaluation_ids, open_views, protocol_of, recipe_of
 
@@ -127,17 +127,19 @@ def recheck(
     limits = load_policy(model, home).monitoring
     recipe, protocol, baseline = _baseline(url, version)
     store = open_store(url)
+    run_id = f"monitor-{model}-v{version.number}"
+    number = _begin(store, url, run_id, recipe)
+    state: RunState = "failed"
     try:
-        run_id = f"monitor-{model}-v{version.number}"
-        number = _begin(store, url, run_id, recipe)
         settings = _fresh_protocol(protocol, limits, run_id, number)
         folder = registry.resolve(f"models:/{model}/{version.number}")
         result = (measure or _measure)(folder, recipe, settings)
         row = f"check {number:04}"
         protocol_now = settings.model_dump(mode="json")
         store.write_evaluation(run_id, row, result.summary, protocol_now, result.samples)
-        store.end_run(run_id, "finished")
+        state = "finished"
     finally:
+        store.end_run(run_id, state)
         store.close()
     engine = open_views(url)
     fresh = answers(engine, evaluation_ids(engine, run_id)[row])

@@ -178,6 +178,18 @@ def test_a_worse_champion_is_told_everywhere_and_each_check_asks_anew(url, tmp_p
     assert json.loads(views.recipe_of(engine, "monitor-r1-v6"))["name"] == "tiny"
 
 
+def test_a_check_that_breaks_is_a_failed_run_and_no_evaluation(url, tmp_path):
+    def broken(folder, recipe, settings):
+        raise OSError("disk")
+
+    number = views.evaluation_ids(views.open_views(url), "tiny-s0")["r1"]
+    with pytest.raises(OSError, match="disk"):
+        recheck(tmp_path, url, Line(number), "r1", None, broken)
+    engine = views.open_views(url)
+    assert views.run_overview(engine, "monitor-r1-v6").run.state == "failed"
+    assert views.evaluation_ids(engine, "monitor-r1-v6") == {}
+
+
 def test_without_a_champion_or_a_baseline_there_is_nothing_to_compare(url, tmp_path):
     with pytest.raises(RegistryError, match="no champion to watch"):
         recheck(tmp_path, url, Line(1), "other")
