@@ -2,7 +2,7 @@
 
 import json
 
-from flows.r1 import run_pipeline
+from flows.running import run_pipeline
 from services.pool import open_pool
 from services.store import store_url
 from services.tasks.countdown import is_held_out

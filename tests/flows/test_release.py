@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.r1 import run_pipeline
 from flows.release import DECISIONS_FILE, requests_of
+from flows.running import run_pipeline
 from services.mlflow_store import open_client
 from services.registry import open_registry
 from services.store import store_url
