@@ -20,6 +20,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
@@ -150,7 +151,11 @@ class Announcer:
             return  # the change stands; ``catch_up`` finds it in the ledger
         if subscribers:
             # No daemon: a command that has said its word still lets the message out.
-            threading.Thread(target=self.send, name=f"webhooks {event}").start()
+            threading.Thread(target=self._send_quietly, name=f"webhooks {event}").start()
+
+    def _send_quietly(self) -> None:
+        with suppress(StoreError):  # what is not sent is owed
+            self.send()
 
     def _attempt(self, owed: list[Delivery]) -> None:
         subscribers = {row.id: row for row in table.subscriptions(self._engine)}
