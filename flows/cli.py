@@ -4,8 +4,9 @@ Anything heavy is imported inside the command that needs it, and only after its 
 be right: ``--help`` and a mistyped recipe answer at once. An error that the user can mend is one
 red line and exit code 2; everything else is a bug and keeps its traceback. With ``--json`` the
 answer alone goes to standard output, as JSON. Reading runs is in ``cli_runs``, rewards are in
-``cli_rewards``, speed in ``cli_bench``, models and the store in ``cli_models``, the look at this
-machine in ``doctor``.
+``cli_rewards``, speed in ``cli_bench``, registered models in ``cli_registry``, added problems in
+``cli_problems``, bundled models and the store in ``cli_models``, the look at this machine in
+``doctor``.
 """
 
 import os
@@ -18,7 +19,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows import cli_bench, cli_models, cli_rewards, cli_runs, doctor
+from flows import (
+    cli_bench,
+    cli_models,
+    cli_problems,
+    cli_registry,
+    cli_rewards,
+    cli_runs,
+    doctor,
+)
 from flows.cli_options import AsJson, Changes, Home, RecipeName, print_json, print_table
 from services.errors import R1Error
 
@@ -124,9 +133,19 @@ def _print_report(report: "PipelineReport", home: Path) -> None:
 
 app.command()(cli_runs.runs)
 app.command()(cli_runs.show)
-app.command()(cli_models.models)
-app.command()(cli_models.promote)
-app.command()(cli_models.rollback)
+for _command in (
+    cli_registry.models,
+    cli_registry.promote,
+    cli_registry.rollback,
+    cli_registry.pin,
+    cli_registry.unpin,
+    cli_registry.policy,
+    cli_registry.watch,
+):
+    app.command()(_command)
+app.add_typer(cli_registry.approvals, name="approvals")
+app.add_typer(cli_registry.webhooks, name="webhooks")
+app.add_typer(cli_problems.problems, name="problems")
 app.command()(cli_rewards.verify)
 app.command()(cli_rewards.reward)
 app.add_typer(cli_models.base, name="base")

@@ -1,115 +1,32 @@
-"""``r1 models``, ``promote``, ``rollback``, ``base`` and ``store``: what has been made, and where.
+"""``r1 base`` and ``r1 store``: the models that come with the project, and the store of runs."""
 
-A promotion by hand is written down with who and why, as the gate's own are.
-"""
-
-import getpass
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli_options import AsJson, Home, RecipeName, print_json, print_table, use_home
-from services.errors import ArtifactError, RegistryError
+from flows.cli_options import (
+    AsJson,
+    Home,
+    RecipeName,
+    Who,
+    print_json,
+    print_table,
+    use_home,
+    user_or,
+)
+from services.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from services.registry import Registry, Version
-    from services.store.ledger import Promotion
+    from services.retention import RetentionPlan
 
 BASE = "tiny-base"
 """The bundled model whose measurement has bars to meet."""
 
-Model = Annotated[
-    str,
-    typer.Option(metavar="NAME", help="Registered model: r1, or r1-distill-STUDENT."),
-]
-Why = Annotated[str, typer.Option(help="For what reason; it is kept.")]
-Who = Annotated[str | None, typer.Option(help="Who decides; by default the user logged in.")]
 Bundled = Annotated[str, typer.Argument(metavar="[MODEL]", help="tiny-base or tiny-student.")]
 
 base = typer.Typer(help="The models that come with the project.", no_args_is_help=True)
 store = typer.Typer(help="The store of runs.", no_args_is_help=True)
-
-
-def models(model: Model = "r1", home: Home = None, as_json: AsJson = False) -> None:
-    """List the versions of a registered model, newest first."""
-    registry = _registry(home)
-    head = registry.head(model)
-    rows = [_row(version, head) for version in registry.versions(model)]
-    if as_json:
-        print_json(rows)
-        return
-    if not rows:
-        raise RegistryError(
-            f"there is no registered model {model!r}",
-            "The gate of a pipeline registers them: r1 run",
-        )
-    from rich.table import Table
-
-    table = Table("version", "stage", "alias", "pass@1", "digest", "pipeline", title=model)
-    for row in rows:
-        measured = row["evaluation"].get("pass@1")
-        table.add_row(
-            str(row["version"]),
-            row["stage"],
-            row["alias"],
-            "" if measured is None else f"{measured:.2f}",
-            row["digest"][:12],
-            row["pipeline"],
-        )
-    print_table(table)
-
-
-def promote(
-    version: Annotated[int, typer.Argument(min=1, help="As r1 models numbers them.")],
-    why: Why,
-    model: Model = "r1",
-    who: Who = None,
-    home: Home = None,
-) -> None:
-    """Make a version the champion; the one so far is kept for a rollback."""
-    entry = _registry(home).promote(model, version, who=who or getpass.getuser(), why=why)
-    typer.echo(_said(entry))
-
-
-def rollback(why: Why, model: Model = "r1", who: Who = None, home: Home = None) -> None:
-    """Bring back the champion before this one."""
-    typer.echo(_said(_registry(home).rollback(model, who=who or getpass.getuser(), why=why)))
-
-
-def _registry(home: Path | None) -> "Registry":
-    """The registry of a state folder in which something has run."""
-    from services import views
-
-    folder = use_home(home)
-    views.open_views(views.store_url()).dispose()  # says so if nothing has, and creates nothing
-    from services.registry import open_registry
-    from services.store.ledger import open_ledger
-
-    return open_registry(folder, open_ledger(views.store_url()))
-
-
-def _row(version: "Version", head: "Promotion | None") -> dict[str, Any]:
-    aliases = {head.champion: "champion", head.previous: "previous"} if head else {}
-    return {
-        "model": version.model,
-        "version": version.number,
-        "stage": version.stage,
-        "alias": aliases.get(version.number, ""),
-        "digest": version.digest,
-        "parents": version.tags.get("parents", "").split(",")
-        if version.tags.get("parents")
-        else [],
-        "pipeline": version.tags.get("pipeline", ""),
-        "evaluation": json.loads(version.tags.get("evaluation", "{}")),
-        "source": version.source,
-    }
-
-
-def _said(entry: "Promotion") -> str:
-    before = f", previous is {entry.previous}" if entry.previous else ""
-    return f"{entry.model} version {entry.champion} is champion{before} ({entry.who}: {entry.why})"
 
 
 @store.command("path")
@@ -131,6 +48,59 @@ def store_upgrade(home: Home = None) -> None:
     use_home(home)
     upgrade_store(store_url())
     typer.echo("The store has the present schema.")
+
+
+@store.command("retention")
+def store_retention(
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Remove it; without this it is only shown.")
+    ] = False,
+    why: Annotated[str, typer.Option(help="For what reason; needed to remove, and kept.")] = "",
+    who: Who = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which artifacts nothing needs any more, and remove them with --apply."""
+    from flows.cli_registry import open_line
+    from services import retention
+    from services.policies import load_policy
+    from services.store import store_url
+    from services.store.opening import open_engine_to_write
+    from services.versions import LINE
+
+    folder = use_home(home)
+    registry = open_line(home)
+    engine = open_engine_to_write(store_url())
+    planned = retention.plan(folder, registry, engine, load_policy(LINE, folder).retention)
+    if apply:
+        retention.remove(planned, registry, engine, who=user_or(who), why=why)
+    if as_json:
+        print_json(
+            {
+                "applied": apply,
+                "freed_bytes": planned.freed_bytes,
+                "removable": [str(row.path) for row in planned.removable],
+                "kept": {str(row.artifact.path): row.why for row in planned.kept},
+            }
+        )
+    else:
+        _print_retention(planned, applied=apply)
+
+
+def _print_retention(planned: "RetentionPlan", *, applied: bool) -> None:
+    from rich.table import Table
+
+    table = Table("artifact", "MB", "stays because it is")
+    for row in planned.removable:
+        table.add_row(row.path.name, f"{row.size_bytes / 1e6:.1f}", "" if applied else "– may go")
+    for kept in planned.kept:
+        table.add_row(kept.artifact.path.name, f"{kept.artifact.size_bytes / 1e6:.1f}", kept.why)
+    print_table(table)
+    freed = f"{len(planned.removable)} artifacts, {planned.freed_bytes / 1e6:.1f} MB"
+    if applied:
+        typer.echo(f"Removed {freed}.")
+    else:
+        typer.echo(f"{freed} may go. To remove them: r1 store retention --apply --why …")
 
 
 @base.command("build")

@@ -1,5 +1,6 @@
 """Options that several commands have, and how answers are printed."""
 
+import getpass
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,17 @@ Changes = Annotated[
         help="Change the recipe, as in zero.steps=20; services/config.py lists the keys.",
     ),
 ]
+Model = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Registered model: r1, or r1-distill-STUDENT."),
+]
+Why = Annotated[str, typer.Option(help="For what reason; it is kept.")]
+Who = Annotated[str | None, typer.Option(help="Who decides; by default the user logged in.")]
+
+
+def user_or(who: str | None) -> str:
+    """The name that is kept with a decision."""
+    return who or getpass.getuser()
 
 
 def use_home(home: Path | None) -> Path:

@@ -73,7 +73,7 @@ def _print_run(
             )
         )
     for decision in decisions:
-        typer.echo(f"Gate: {decision.note}")
+        typer.echo(f"Gate: {decision.note}: {'; '.join(decision.reasons)}")
 
 
 def _runs_table(found: "list[Run]") -> "Table":

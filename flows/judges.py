@@ -10,10 +10,11 @@ from typing import Final
 from flows.pipeline import Pipeline, StagePlan
 from services.artifacts import digest_folder, read_manifest
 from services.recipes import recipe_digest
-from services.registry import LINE, open_registry
+from services.registry import open_registry
 from services.store import store_url
 from services.store.ledger import open_ledger
 from services.types import CheckpointRef
+from services.versions import LINE
 
 ASPECTS: Final = ("helpfulness", "safety")
 

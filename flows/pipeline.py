@@ -25,6 +25,7 @@ from services.artifacts import digest_of, new_folder, only_one, read_manifest, r
 from services.clock import WorkClock
 from services.config import Recipe
 from services.errors import R1Error
+from services.pool import open_pool
 from services.recipes import recipe_digest
 from services.store import StageKind, Store, open_store, store_url
 from services.store.alarms import Alarm, AlarmBook, open_alarms
@@ -317,6 +318,8 @@ def open_pipeline(
         recipe_json=recipe.model_dump_json(),
     )
     try:
+        if recipe.problems.pool:
+            open_pool(store_url()).mark_used(recipe, home, run_id)
         with open_tracker(home).pipeline(run_id, recipe) as track:
             yield Pipeline(recipe, home, store, track, progress, alarms, until=until, start=start)
     except BaseException as error:

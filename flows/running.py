@@ -11,6 +11,7 @@ from flows.environment import home_folder, prepare_environment
 from flows.identity import require_stages, run_id_of
 from flows.report import PipelineReport, finished_report, write_report
 from services.config import Recipe
+from services.tasks.pool import NOW
 from services.tasks.sources import require_problems
 
 
@@ -35,6 +36,8 @@ def run_pipeline(
     require_stages(until, start)
     folder = home_folder(home)
     prepare_environment(folder)
+    if recipe.problems.pool == NOW:
+        recipe = _with_snapshot(recipe, folder)
     if start is None:
         done = finished_report(folder, run_id_of(recipe), until)
         if done is not None:
@@ -58,3 +61,11 @@ def run_pipeline(
     report = report.model_copy(update={"seconds": time.perf_counter() - started})
     write_report(folder, report)
     return report
+
+
+def _with_snapshot(recipe: Recipe, home: Path) -> Recipe:
+    """The recipe with the pool as it is now, which is part of the run's name."""
+    from services.pool import open_pool
+    from services.store import store_url
+
+    return open_pool(store_url()).pinned(recipe, home)

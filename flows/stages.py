@@ -7,16 +7,13 @@ Bodies call one mechanism of ``services`` each and leave their result in ``stage
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from transformers import AutoTokenizer
 
 from flows.identity import STAGES
 from flows.judges import register_judges
 from flows.pipeline import Pipeline, StagePlan, StageRun
 from services.artifacts import write_atomically
 from services.base_models import resolve_model
-from services.config import RL, SFT, Curation, Recipe, RewardWeights
+from services.config import RL, SFT, Curation, RewardWeights
 from services.curation import (
     Rewrite,
     as_sampled,
@@ -26,7 +23,13 @@ from services.curation import (
     summarise,
 )
 from services.errors import RewardError
-from services.evaluation import evaluate, load_sampler, sample_groups, sample_scored
+from services.evaluation import (
+    load_sampler,
+    measure,
+    prompting_of,
+    sample_groups,
+    sample_scored,
+)
 from services.judging import Judges, score_function
 from services.prompts import Prompting
 from services.reward_check import dry_run
@@ -35,7 +38,6 @@ from services.tasks import general
 from services.tasks.sources import (
     general_problems,
     held_out_general_problems,
-    held_out_problems,
     rl_schedule,
     training_problems,
     validation_problems,
@@ -104,7 +106,7 @@ def reinforce(
             schedule=rl_schedule(recipe.problems, settings, _seed(pipeline, name)),
             held_out=_watched_by(pipeline, settings),
             spares=_spares(pipeline, name, settings),
-            prompting=prompting_of(recipe, policy),
+            prompting=prompting_of(recipe, Path(policy.path)),
         )
         with score_function(
             settings.weights,
@@ -149,7 +151,7 @@ def _try_rewards(pipeline: Pipeline, base: CheckpointRef, settings: RL) -> None:
             DRY_RUN_SAMPLES,
             SamplingSettings(settings.temperature, settings.max_new_tokens),
             f"seed-{recipe.seed}/dry-run",
-            prompting=prompting_of(recipe, base),
+            prompting=prompting_of(recipe, Path(base.path)),
         )
     with pipeline.clock.measure("scoring"):
         fault = dry_run(problems, groups, settings, form=recipe.problems.format).fault
@@ -175,7 +177,7 @@ def fine_tune(
             settings=settings,
             engine=recipe.engine,
             seed=_seed(pipeline, name),
-            rows=_read_rows(rows, prompting_of(recipe, start)),
+            rows=_read_rows(rows, prompting_of(recipe, Path(start.path))),
         )
         stage.resumed(resumes_from(job))
         train_sft(job, stage.step, pipeline.clock, save_every=plan.save_every)
@@ -215,7 +217,7 @@ def _curated_set(
                 SamplingSettings(settings.temperature, settings.max_new_tokens),
                 f"seed-{recipe.seed}/{name}",
                 score,
-                prompting_of(recipe, policy),
+                prompting_of(recipe, Path(policy.path)),
             )
         rows = curate(groups, settings, policy.digest, rewrite, form)
         if recipe.problems.general:
@@ -306,28 +308,13 @@ def evaluations(
     pipeline: Pipeline, checkpoints: Mapping[str, CheckpointRef]
 ) -> dict[str, dict[str, float]]:
     """Measure every checkpoint; the summaries by the name of its row."""
-    recipe, settings = pipeline.recipe, pipeline.recipe.evaluation
-    problems = held_out_problems(recipe.problems, settings.seed, settings.problems_per_level)
-    talk = (
-        held_out_general_problems(settings.seed, settings.general_prompts)
-        if recipe.problems.general
-        else []
-    )
+    settings = pipeline.recipe.evaluation
 
     def body(stage: StageRun) -> None:
         for done, (name, checkpoint) in enumerate(checkpoints.items(), start=1):
             part = stage.work / f"{name}.json"
             if not part.is_file():
-                with score_function(RewardWeights(), form=recipe.problems.format) as score:
-                    result = evaluate(
-                        load_sampler(Path(checkpoint.path), recipe.engine),
-                        problems,
-                        talk,
-                        settings,
-                        score,
-                        pipeline.clock,
-                        prompting_of(recipe, checkpoint),
-                    )
+                result = measure(Path(checkpoint.path), pipeline.recipe, settings, pipeline.clock)
                 protocol = settings.model_dump(mode="json")
                 pipeline.store.write_evaluation(
                     pipeline.run_id, name, result.summary, protocol, result.samples
@@ -380,9 +367,3 @@ def _read_rows(data: DatasetRef, prompting: Prompting) -> list[SFTRow]:
     lines = (Path(data.path) / ROWS_FILE).read_text(encoding="utf-8").splitlines()
     rows = map(json.loads, lines)
     return [SFTRow(prompting.prompt(row["question"]), row["completion"]) for row in rows]
-
-
-def prompting_of(recipe: Recipe, policy: CheckpointRef) -> Prompting:
-    """How a policy is asked."""
-    chat: Any = AutoTokenizer.from_pretrained(policy.path) if recipe.problems.chat else None
-    return Prompting(recipe.problems.format, chat)

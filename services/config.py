@@ -60,6 +60,11 @@ class Problems(Settings):
     """Ask through the model's own chat template instead of the paper's."""
     general: bool = True
     """Whether general prompts (greetings, how-to, harmful requests) take part."""
+    pool: str = ""
+    """Added problems to train on as well: digest of a snapshot of the pool (``r1 problems``), or
+    ``now`` for the pool as it is when the run starts; empty: none."""
+    pool_share: Share = 0.5
+    """Share of training problems that are taken from ``pool``."""
 
     @model_validator(mode="after")
     def _general_prompts_are_written_in_r1(self) -> "Problems":
@@ -281,14 +286,17 @@ class Evaluation(Settings):
 
 
 class Gate(Settings):
-    """What a candidate must show before it becomes champion."""
+    """What a recipe asks of its candidate beyond the policy of the registered model.
+
+    The stricter bound counts, so a recipe cannot lower what ``services.policies`` asks for.
+    """
 
     min_pass_at_1: Share = 0.0
     """Mean pass@1 over all levels."""
     min_gain_over_base: float = 0.0
     """Mean pass@1 minus that of the base."""
-    max_regression: Share = 0.02
-    """How far pass@1 may lie below the champion's."""
+    max_regression: Share = 1.0
+    """How far pass@1 may lie below the champion's; 1 leaves it to the policy."""
     min_language: Share = 0.0
     """Language consistency."""
     min_format: Share = 0.9
@@ -344,7 +352,9 @@ class Recipe(Settings):
     evaluation: Evaluation = Evaluation()
     """How checkpoints are measured."""
     gate: Gate = Gate()
-    """What promotion asks for."""
+    """What promotion of r1 asks for."""
+    distill_gate: Gate = Gate()
+    """What promotion of the taught student asks for."""
 
     @model_validator(mode="after")
     def _files_are_named(self) -> "Recipe":

@@ -35,6 +35,14 @@ class RegistryError(R1Error, RuntimeError):
     """The registry refuses what was asked of it."""
 
 
+class PolicyError(R1Error, ValueError):
+    """A policy file is not valid."""
+
+
+class WebhookError(R1Error, ValueError):
+    """An address cannot be subscribed to changes."""
+
+
 class RewardError(R1Error, RuntimeError):
     """Rewards make no sense on the base model's samples, so training would be blind."""
 

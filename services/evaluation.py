@@ -10,19 +10,21 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transformers import AutoTokenizer
 
 from services.clock import WorkClock
-from services.config import Engine, Evaluation
+from services.config import Engine, Evaluation, Recipe, RewardWeights
 from services.errors import RewardError
+from services.judging import score_function
 from services.metrics import Scored, batch_metrics
 from services.prompts import R1_PROMPTING, Format, Prompting, final_answer, parse
 from services.sampling import GroupDone, SampleRequest, SamplingSettings
 from services.sampling.local import LocalSampler
 from services.sampling.random_streams import stream_seed
 from services.tasks import general
+from services.tasks.sources import held_out_general_problems, held_out_problems
 from services.traces import facts_of
 from services.training.job import ScoreFunction
 from services.training.machine import device_of
@@ -103,6 +105,35 @@ def sample_scored(
         ]
         for problem, group, marks in zip(problems, groups, scores, strict=True)
     ]
+
+
+def measure(
+    checkpoint: Path, recipe: Recipe, settings: Evaluation, clock: WorkClock
+) -> EvaluationResult:
+    """Measure a checkpoint on a recipe's held-out problems and general prompts.
+
+    Args:
+        checkpoint: Folder of the model.
+        recipe: Says where problems come from and where to compute.
+        settings: The protocol; the recipe's own, or one with another seed.
+        clock: Counts the seconds.
+    """
+    talk = (
+        held_out_general_problems(settings.seed, settings.general_prompts)
+        if recipe.problems.general
+        else []
+    )
+    problems = held_out_problems(recipe.problems, settings.seed, settings.problems_per_level)
+    sampler = load_sampler(checkpoint, recipe.engine)
+    prompting = prompting_of(recipe, checkpoint)
+    with score_function(RewardWeights(), form=prompting.form) as score:
+        return evaluate(sampler, problems, talk, settings, score, clock, prompting)
+
+
+def prompting_of(recipe: Recipe, policy: Path) -> Prompting:
+    """How a policy is asked; through its own chat template where the recipe says so."""
+    chat: Any = AutoTokenizer.from_pretrained(policy) if recipe.problems.chat else None
+    return Prompting(recipe.problems.format, chat)
 
 
 def evaluate(

@@ -14,8 +14,8 @@ from typing import Any, Final
 from services.artifacts import new_folder, read_manifest
 from services.errors import ArtifactError
 from services.prompts import R1_PROMPTING, Prompting, compose, r1_prompt
-from services.registry import require_safetensors
 from services.types import CheckpointRef
+from services.versions import require_safetensors
 
 CARD: Final = "README.md"
 SMOKE_QUESTION: Final = "What is 2 + 3 ?"

@@ -10,10 +10,10 @@ A version is a folder of safetensors without MLflow's own model file, so it load
 ``from_pretrained(registry.resolve("models:/r1@champion"))`` and not with ``mlflow.pyfunc``.
 """
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, Protocol
@@ -24,18 +24,13 @@ from services.errors import ArtifactError, RegistryError
 from services.mlflow_store import has_server, open_client
 from services.store.ledger import Promotion, champions
 from services.types import CheckpointRef
+from services.versions import PIN, Version, require_safetensors, search, version_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
 
-LINE: Final = "r1"
-"""The registered model of base, zero, dev1, dev2, dev3 and r1."""
-PICKLES: Final = frozenset({".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt"})
-"""Weights in these files could run code when they are read."""
-_STUDENT_STAGES: Final = frozenset({"distill", "student-rl", "student-base"})
 _MODEL_URI: Final = re.compile(r"models:/(?P<model>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w-]+))")
-_PAGE: Final = 1000
+_PAGE: Final = 100
 _RACES: Final = 10
 """So many times in a row another process may be faster with an alias."""
 _SEE: Final = "See what there is with: r1 models"
@@ -57,75 +52,37 @@ class Ledger(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One registered checkpoint."""
-
-    model: str
-    number: int
-    source: str
-    """URI of the folder."""
-    mlflow_run_id: str
-    tags: Mapping[str, str]
-
-    @property
-    def stage(self) -> str:
-        """The stage that made it."""
-        return self.tags["stage"]
-
-    @property
-    def digest(self) -> str:
-        """Digest of the checkpoint."""
-        return self.tags["digest"]
+Announce = Callable[[Promotion], None]
+"""Tells others of a change of champion that has been made."""
 
 
-def model_of(stage: str, student: str) -> str:
-    """The registered model that a stage's checkpoint belongs to.
+def open_registry(home: Path, ledger: Ledger, announce: Announce | None = None) -> "Registry":
+    """The registry of a state folder; a store that is not there is created.
 
     Args:
-        stage: Name of the stage, or ``base`` and ``student-base`` for the models that enter.
-        student: The recipe's student, in any of its forms (``bundled:tiny-student``).
-    """
-    if stage not in _STUDENT_STAGES:
-        return LINE
-    return f"{LINE}-distill-{re.split('[:/]', student.rstrip('/'))[-1]}"
-
-
-def require_safetensors(folder: Path) -> None:
-    """Refuse a folder that is no checkpoint of safetensors alone.
-
-    Raises:
-        RegistryError: It has no safetensors, or a file that may hold a pickle.
-    """
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-    pickled = [name for name in names if Path(name).suffix in PICKLES]
-    if pickled:
-        raise RegistryError(
-            f"{folder} holds {pickled[0]}, and reading a pickle can run code",
-            "Save the model with save_pretrained, which writes safetensors, and leave that out",
-        )
-    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
-        raise RegistryError(
-            f"{folder} is no checkpoint: it lacks config.json or safetensors",
-            "Name a folder that save_pretrained wrote",
-        )
-
-
-def open_registry(home: Path, ledger: Ledger) -> "Registry":
-    """The registry of a state folder; a store that is not there is created.
+        home: State folder.
+        ledger: Where promotions are kept.
+        announce: Called after each change of champion; see ``services.webhooks``.
 
     Raises:
         StoreError: MLflow's store or server cannot be used.
     """
-    return Registry(open_client(home), ledger, home)
+    return Registry(open_client(home), ledger, home, announce)
 
 
 class Registry:
     """Registers checkpoints, finds them again, and changes the champion."""
 
-    def __init__(self, client: "MlflowClient", ledger: Ledger, home: Path) -> None:
+    def __init__(
+        self,
+        client: "MlflowClient",
+        ledger: Ledger,
+        home: Path,
+        announce: Announce | None = None,
+    ) -> None:
         """Use MLflow through ``client`` and decide by ``ledger``."""
         self._client = client
+        self._announce = announce
         self._ledger = ledger
         self._home = home
 
@@ -160,9 +117,7 @@ class Registry:
         self._ensure_model(model)
         known = self._find(model, checkpoint)
         if known is not None:
-            for key, value in (tags or {}).items():
-                if known.tags.get(key) != value:
-                    self._client.set_model_version_tag(model, str(known.number), key, value)
+            self.tag(known, tags or {})
             return known.number
         lineage = {
             "stage": checkpoint.stage,
@@ -179,9 +134,52 @@ class Registry:
         )
         return int(created.version)
 
-    def versions(self, model: str) -> list[Version]:
-        """All versions of a model, newest first."""
-        return self._search(f"name = '{model}'")
+    def versions(self, model: str, at_most: int | None = None) -> list[Version]:
+        """Versions of a model, newest first: all, or the newest so many."""
+        return search(self._client, f"name = '{model}'", at_most)
+
+    def version(self, model: str, number: int) -> Version:
+        """One version.
+
+        Raises:
+            RegistryError: There is none of this number.
+        """
+        return self._require_version(model, number)
+
+    def tag(self, version: Version, tags: Mapping[str, str]) -> None:
+        """Say more about a version; what was said under the same name is replaced."""
+        for key, value in tags.items():
+            if version.tags.get(key) != value:
+                self._client.set_model_version_tag(version.model, str(version.number), key, value)
+
+    def add_evaluation(self, model: str, number: int, evaluation_id: int) -> None:
+        """Say that an evaluation of the store measured a version, too."""
+        version = self._require_version(model, number)
+        ids = ",".join(map(str, sorted({*version.evaluation_ids, evaluation_id})))
+        self.tag(version, {"evaluation_ids": ids})
+
+    def pin(self, model: str, number: int, *, who: str, why: str) -> None:
+        """Keep a version from retention until it is unpinned."""
+        _require_words(who, why, "pin")
+        self._require_version(model, number)
+        pin = {"who": who, "why": why, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+        self._client.set_model_version_tag(model, str(number), PIN, json.dumps(pin))
+
+    def unpin(self, model: str, number: int) -> None:
+        """Let retention have it again."""
+        if self._require_version(model, number).pin is None:
+            raise RegistryError(f"version {number} of {model} is not pinned", _SEE)
+        self._client.delete_model_version_tag(model, str(number), PIN)
+
+    def models(self) -> list[str]:
+        """Names of all registered models of ours."""
+        names: list[str] = []
+        token: str | None = None
+        while token is None or token:
+            page = self._client.search_registered_models(max_results=_PAGE, page_token=token)
+            names += [found.name for found in page]
+            token = page.token or ""
+        return sorted(names)
 
     def nominate(self, model: str, version: int) -> None:
         """Point ``candidate`` to a version that is put up for promotion."""
@@ -213,15 +211,16 @@ class Registry:
 
         Raises:
             RegistryError: There is no such version, or somebody else was faster.
+            ArtifactError: Its files are gone.
         """
-        self._require_version(model, version)
+        self._require_files(self._require_version(model, version))
         head = self._ledger.head(model)
         if head is None or head.champion != version:
             if seen not in (None, head.sequence if head else 0):
                 raise self._overtaken(model)
             sequence, previous = (head.sequence, head.champion) if head else (0, None)
             now = datetime.now(UTC)
-            head = self._append(
+            return self._append(
                 Promotion(model, sequence + 1, "promote", version, previous, who, why, now)
             )
         self.sync(model)
@@ -243,12 +242,11 @@ class Registry:
         if len(line) < 2:
             raise RegistryError(f"{model} has no champion to go back to", _SEE)
         champion, previous = line[-2], (line[-3] if len(line) > 2 else None)
+        self._require_files(self._require_version(model, champion))
         sequence, now = history[-1].sequence + 1, datetime.now(UTC)
-        entry = self._append(
+        return self._append(
             Promotion(model, sequence, "rollback", champion, previous, who, why, now)
         )
-        self.sync(model)
-        return entry
 
     def sync(self, model: str) -> None:
         """Set MLflow's aliases as the ledger says.
@@ -279,10 +277,12 @@ class Registry:
         return self._folder(self._require_version(model, number))
 
     def _append(self, entry: Promotion) -> Promotion:
-        if not entry.who.strip() or not entry.why.strip():
-            raise RegistryError(f"a {entry.action} needs who and why", "Say both; they are kept")
+        _require_words(entry.who, entry.why, entry.action)
         if not self._ledger.append(entry):
             raise self._overtaken(entry.model)
+        self.sync(entry.model)
+        if self._announce is not None:
+            self._announce(entry)  # whoever hears of it finds the alias where it belongs
         return entry
 
     def _overtaken(self, model: str) -> RegistryError:
@@ -305,7 +305,7 @@ class Registry:
                     raise
 
     def _set_aliases(self, head: Promotion) -> None:
-        aliases = self._aliases(head.model)
+        aliases = self.aliases(head.model)
         wanted = {"champion": head.champion, "previous": head.previous}
         for alias, version in wanted.items():
             if version is None and alias in aliases:
@@ -315,7 +315,8 @@ class Registry:
         if aliases.get("candidate") == head.champion:
             self._client.delete_registered_model_alias(head.model, "candidate")
 
-    def _aliases(self, model: str) -> dict[str, int]:
+    def aliases(self, model: str) -> dict[str, int]:
+        """Alias to version, as MLflow has them."""
         aliases = self._client.get_registered_model(model).aliases
         return {alias: int(version) for alias, version in aliases.items()}
 
@@ -342,22 +343,11 @@ class Registry:
 
     def _find(self, model: str, checkpoint: CheckpointRef) -> Version | None:
         same = f"tags.digest = '{checkpoint.digest}' and tags.stage = '{checkpoint.stage}'"
-        return next(iter(self._search(f"name = '{model}' and {same}")), None)
-
-    def _search(self, query: str) -> list[Version]:
-        found: list[Version] = []
-        token: str | None = None
-        while token is None or token:
-            page = self._client.search_model_versions(
-                query, max_results=_PAGE, order_by=["version_number DESC"], page_token=token
-            )
-            found += [_version(entity) for entity in page]
-            token = page.token or ""
-        return found
+        return next(iter(search(self._client, f"name = '{model}' and {same}")), None)
 
     def _require_version(self, model: str, number: int) -> Version:
         with _missing(f"{model} has no version {number}"):
-            return _version(self._client.get_model_version(model, str(number)))
+            return version_of(self._client.get_model_version(model, str(number)))
 
     def _source(self, checkpoint: CheckpointRef, mlflow_run_id: str) -> str:
         """Where MLflow finds the files; a server's clients may not see our disk."""
@@ -368,17 +358,25 @@ class Registry:
         self._client.log_artifacts(mlflow_run_id, str(folder), place)
         return f"{self._client.get_run(mlflow_run_id).info.artifact_uri}/{place}"
 
+    def _require_files(self, version: Version) -> Path | None:
+        """The folder of a version in place; None if a server keeps its files."""
+        place = urlsplit(version.source)
+        if place.scheme not in {"", "file"}:
+            return None
+        folder = Path(unquote(place.path))
+        if not folder.is_dir():
+            raise ArtifactError(
+                f"version {version.number} of {version.model} lay in {folder}, which is gone",
+                "Run its pipeline again, or choose another version",
+            )
+        return folder
+
     def _folder(self, version: Version) -> Path:
         """The files on this machine, downloaded once where they are elsewhere."""
+        in_place = self._require_files(version)
+        if in_place is not None:
+            return in_place
         place = urlsplit(version.source)
-        if place.scheme in {"", "file"}:
-            folder = Path(unquote(place.path))
-            if not folder.is_dir():
-                raise ArtifactError(
-                    f"version {version.number} of {version.model} lay in {folder}, which is gone",
-                    "Run its pipeline again, or choose another version",
-                )
-            return folder
         from mlflow.artifacts import download_artifacts
 
         # MLflow downloads a folder into a folder.
@@ -389,6 +387,11 @@ class Registry:
                     version.source, dst_path=str(folder), tracking_uri=self._client.tracking_uri
                 )
         return target / PurePosixPath(place.path).name
+
+
+def _require_words(who: str, why: str, what: str) -> None:
+    if not who.strip() or not why.strip():
+        raise RegistryError(f"a {what} needs who and why", "Say both; they are kept")
 
 
 @contextmanager
@@ -402,9 +405,3 @@ def _missing(what: str) -> Iterator[None]:
         if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             raise
         raise RegistryError(what, _SEE) from error
-
-
-def _version(entity: "ModelVersion") -> Version:
-    return Version(
-        entity.name, int(entity.version), str(entity.source), entity.run_id or "", dict(entity.tags)
-    )

@@ -48,6 +48,10 @@ class Track(Protocol):
         """Set tags; a tag that is there already is replaced."""
         ...
 
+    def text(self, name: str, content: str) -> None:
+        """Keep a text file with it, by its path there; one that is there already is replaced."""
+        ...
+
     def finish(self, outcome: Outcome = "FINISHED") -> None:
         """End it. It may be opened again later."""
         ...
@@ -160,6 +164,9 @@ class _MlflowTrack(Track):
         from mlflow.entities import RunTag
 
         self._client.log_batch(self._run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+
+    def text(self, name: str, content: str) -> None:
+        self._client.log_text(self._run_id, content, name)
 
     def finish(self, outcome: Outcome = "FINISHED") -> None:
         self._client.set_terminated(self._run_id, outcome)

@@ -2,6 +2,8 @@
 
 import os
 
+from tests.postgres import postgres_cluster, postgres_url  # noqa: F401 - fixtures of all tests
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # waiting for each other costs more than it saves
 for _name in ("R1_HOME", "R1_STORE_URL", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
     os.environ.pop(_name, None)

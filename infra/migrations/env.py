@@ -8,7 +8,11 @@ from alembic import context
 from sqlalchemy import Connection
 
 import services.store.alarms
-import services.store.ledger  # noqa: F401 - their tables are part of the schema
+import services.store.approvals
+import services.store.ledger
+import services.store.pool
+import services.store.removals
+import services.store.webhooks  # noqa: F401 - their tables are part of the schema
 from services.store.opening import open_engine_to_read, store_url
 from services.store.schema import Base
 

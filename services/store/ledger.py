@@ -86,6 +86,11 @@ class SqlLedger:
             rows = connection.execute(entries.order_by(Promotions.sequence))
             return [Promotion(**row) for row in rows.mappings()]
 
+    def models(self) -> list[str]:
+        """Names of all models that have had a champion."""
+        with reading(self._engine) as connection:
+            return list(connection.scalars(select(Promotions.model).distinct()))
+
     def head(self, model: str) -> Promotion | None:
         """The last entry of a model."""
         entries = select(Promotions.__table__).where(Promotions.model == model)

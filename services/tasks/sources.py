@@ -18,11 +18,22 @@ from services.errors import ProblemError
 from services.smallworld.corpus import question_text
 from services.smallworld.phrases import LANGUAGES
 from services.tasks import countdown, general
+from services.tasks.pool import mixed, read_snapshot
 from services.types import Problem
 
 
 def training_problems(settings: Problems, seed: int, count: int) -> list[Problem]:
-    """``count`` reasoning problems of the training split; short sources are cycled through."""
+    """``count`` reasoning problems of the training split; short sources are cycled through.
+
+    Where the recipe names a snapshot of the pool, every so many are taken from it.
+    """
+    own = _own_problems(settings, seed, count)
+    if not settings.pool or not settings.pool_share:
+        return own
+    return mixed(own, read_snapshot(settings.pool), settings.pool_share, seed)
+
+
+def _own_problems(settings: Problems, seed: int, count: int) -> list[Problem]:
     if settings.source == "countdown":
         puzzles = itertools.islice(countdown.draw_distinct(seed, settings.levels), count)
         return _puzzle_problems(list(puzzles), seed)
@@ -156,6 +167,8 @@ def require_problems(settings: Problems) -> None:
         for source in (settings.train_file, settings.test_file):
             if source and not source.startswith("hub:"):
                 read_problems(source, settings)
+    if settings.pool and settings.pool_share:
+        read_snapshot(settings.pool)
 
 
 def read_problems(source: str, settings: Problems) -> list[Problem]:

@@ -54,6 +54,9 @@ MICRO = (
     "gate.min_language=0.0",
     "gate.min_format=0.0",
     "gate.min_safety=0.0",
+    "distill_gate.min_gain_over_base=-1.0",
+    "distill_gate.min_format=0.0",
+    "distill_gate.min_language=0.0",
 )
 
 

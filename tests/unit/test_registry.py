@@ -10,10 +10,11 @@ from mlflow.artifacts import download_artifacts
 
 from services.errors import ArtifactError, RegistryError
 from services.mlflow_store import open_client, tracking_uri
-from services.registry import LINE, Registry, model_of, open_registry
+from services.registry import Registry, open_registry
 from services.store.ledger import Promotion, Promotions, SqlLedger, champions
 from services.store.opening import open_engine_to_write
 from services.types import CheckpointRef
+from services.versions import LINE, model_of
 
 # MLflow's tables still use a loader that SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
@@ -111,6 +112,61 @@ def test_a_checkpoint_is_registered_once_with_its_lineage(registry, tmp_path):
 def test_the_same_weights_of_another_stage_are_another_version(registry, tmp_path):
     assert register(registry, "stages", checkpoint(tmp_path, stage="base")) == 1
     assert register(registry, "stages", checkpoint(tmp_path, stage="zero")) == 2
+
+
+def test_versions_are_listed_over_pages_newest_first(registry, tmp_path, monkeypatch):
+    monkeypatch.setattr("services.versions._PAGE", 2)
+    numbers = line_of(registry, tmp_path, "pages", 5)
+    assert [row.number for row in registry.versions("pages")] == numbers[::-1]
+    assert [row.number for row in registry.versions("pages", 3)] == [5, 4, 3]
+    assert "pages" in registry.models()
+
+
+def test_a_pin_says_who_and_why_until_it_is_taken_away(registry, tmp_path):
+    (one,) = line_of(registry, tmp_path, "pins", 1)
+    with pytest.raises(RegistryError, match="who and why"):
+        registry.pin("pins", one, who="ann", why="")
+    registry.pin("pins", one, **ANN)
+    pin = registry.version("pins", one).pin
+    assert (pin["who"], pin["why"]) == ("ann", "better on level 6")
+    registry.unpin("pins", one)
+    assert registry.version("pins", one).pin is None
+    with pytest.raises(RegistryError, match="not pinned"):
+        registry.unpin("pins", one)
+
+
+def test_evaluations_of_a_version_add_up(registry, tmp_path):
+    (one,) = line_of(registry, tmp_path, "measured", 1)
+    for number in (7, 3, 7):
+        registry.add_evaluation("measured", one, number)
+    assert registry.version("measured", one).evaluation_ids == (3, 7)
+
+
+def test_a_version_whose_files_are_gone_does_not_become_champion(registry, tmp_path):
+    one, two = line_of(registry, tmp_path, "files", 2)
+    registry.promote("files", one, **ANN)
+    registry.promote("files", two, **ANN)
+    (tmp_path / "zero-a").rename(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match="is gone"):
+        registry.rollback("files", who="bob", why="slow")
+    with pytest.raises(ArtifactError, match="is gone"):
+        registry.promote("files", one, **ANN)
+    assert registry.head("files").champion == two
+
+
+def test_a_change_is_announced_once_the_alias_follows_it(home, registry, client, tmp_path):
+    one, two = line_of(registry, tmp_path, "told", 2)
+    heard = []
+
+    def hear(entry):
+        heard.append((entry.action, entry.champion, aliases(client, "told")["champion"]))
+
+    told = Registry(client, sql_ledger(home), home, hear)
+    told.promote("told", one, **ANN)
+    told.promote("told", one, **ANN)
+    told.promote("told", two, **ANN)
+    told.rollback("told", **ANN)
+    assert heard == [("promote", one, one), ("promote", two, two), ("rollback", one, one)]
 
 
 @pytest.mark.parametrize("name", ["training_args.bin", "optimizer.pt", "state/rng.pkl"])

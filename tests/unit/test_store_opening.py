@@ -11,7 +11,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 import services.store.alarms
-import services.store.ledger  # noqa: F401 - their tables are part of the schema
+import services.store.approvals
+import services.store.ledger
+import services.store.pool
+import services.store.removals
+import services.store.webhooks  # noqa: F401 - their tables are part of the schema
 from services import views
 from services.errors import StoreError
 from services.store import MissingStoreError, Store, open_store, store_url, upgrade_store
