@@ -33,7 +33,7 @@ LINE: Final = "r1"
 """The registered model of base, zero, dev1, dev2, dev3 and r1."""
 PICKLES: Final = frozenset({".bin", ".pkl", ".pickle", ".pt", ".pth", ".ckpt"})
 """Weights in these files could run code when they are read."""
-_STUDENT_STAGES: Final = frozenset({"distill", "student-rl", "student-base"})
+_STUDENT_STAGES: Final = frozenset({"distill", "on-policy", "student-rl", "student-base"})
 _MODEL_URI: Final = re.compile(r"models:/(?P<model>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[\w-]+))")
 _PAGE: Final = 1000
 _RACES: Final = 10
