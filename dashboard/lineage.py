@@ -19,12 +19,15 @@ PLAN: Final[dict[str, dict[str, str]]] = {
     "preference": {"policy": "base", "sampled": "dev3"},
     "r1": {"policy": "dev3", "preference": "preference"},
     "distill": {"policy": "student-base", "data": "sft-set"},
+    "on-policy": {"policy": "distill", "teacher": "r1"},
     "student-rl": {"policy": "student-base"},
     "evaluate": {"distill": "distill", "student-rl": "student-rl", "r1": "r1"},
     "gate": {"candidate": "r1"},
     "export": {"candidate": "r1"},
 }
 """Every stage of the recipe with where its inputs come from."""
+OPTIONAL: Final = frozenset({"on-policy"})
+"""Stages that are drawn only where they are recorded: most recipes leave them out."""
 
 WORK: Final = {
     "zero": "RL → r1-zero",
@@ -36,6 +39,7 @@ WORK: Final = {
     "preference": "2 models",
     "r1": "RL, all rewards",
     "distill": "SFT, student",
+    "on-policy": "own samples",
     "student-rl": "RL, control",
     "evaluate": "every model",
     "gate": "promote?",
@@ -64,7 +68,7 @@ def lineage_dot(stages: Sequence[Stage]) -> str:
         f'margin="0.09,0.05" color="{LINE}" fontcolor="#1B1B1B"];',
         f'edge [color="{LINE}" fontname="sans-serif" fontsize=10 arrowsize=0.6];',
         *(f'{_quoted(name)} [shape=ellipse fillcolor="#E6E6E6"];' for name in sorted(models)),
-        *(_node(name, recorded.get(name)) for name in [*PLAN, *(recorded.keys() - PLAN.keys())]),
+        *(_node(name, recorded.get(name)) for name in _drawn(recorded)),
         *(_edge(source, target, role) for source, target, role in edges),
         "}",
     ]
@@ -84,10 +88,16 @@ def _node(name: str, stage: Stage | None) -> str:
     return f'{_quoted(name)} [label={label} fillcolor="{FILLS.get(state, "#FFFFFF")}" {style}];'
 
 
+def _drawn(recorded: Mapping[str, Stage]) -> list[str]:
+    """Stages of the plan in its order, then others that are recorded."""
+    planned = [name for name in PLAN if name in recorded or name not in OPTIONAL]
+    return [*planned, *(recorded.keys() - PLAN.keys())]
+
+
 def _edges(recorded: Mapping[str, Stage]) -> Iterator[tuple[str, str, str]]:
     """Source, target and role of everything that goes into a stage."""
     makers = {stage.output_digest: name for name, stage in recorded.items() if stage.output_digest}
-    for target in [*PLAN, *(recorded.keys() - PLAN.keys())]:
+    for target in _drawn(recorded):
         planned = PLAN.get(target, {})
         stage = recorded.get(target)
         if stage is None or stage.kind == "evaluation":  # every model goes there: only the last

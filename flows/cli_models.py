@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 BASE = "tiny-base"
 """The bundled model whose measurement has bars to meet."""
 
-Bundled = Annotated[str, typer.Argument(metavar="[MODEL]", help="tiny-base or tiny-student.")]
+Bundled = Annotated[
+    str, typer.Argument(metavar="[MODEL]", help="tiny-base, tiny-student or tiny-moe-base.")
+]
 
 base = typer.Typer(help="The models that come with the project.", no_args_is_help=True)
 store = typer.Typer(help="The store of runs.", no_args_is_help=True)
@@ -127,6 +129,20 @@ def base_build(
         seed=seed,
     )
     _print_measured(model, summary, as_json=False)
+
+
+@base.command("card")
+def base_card(model: Bundled = BASE, recipe: RecipeName = "tiny") -> None:
+    """Measure a bundled model as it is and write its model card anew."""
+    from services.recipes import load_recipe
+
+    chosen = load_recipe(recipe)
+    _require_bundled(model)
+    from services.pretraining.build import renew_card
+    from services.training.machine import prepare_machine
+
+    prepare_machine(chosen.engine)
+    _print_measured(model, renew_card(model, chosen), as_json=False)
 
 
 @base.command("check")

@@ -6,9 +6,9 @@ from services.recipes import recipe_digest
 
 STAGES = (
     "zero", "cold-start", "dev1", "dev2", "sft-set", "dev3", "preference", "r1",
-    "distill", "student-rl", "evaluate", "gate", "export",
+    "distill", "on-policy", "student-rl", "evaluate", "gate", "export",
 )  # fmt: skip
-"""Stages in their order; the words of ``--until`` and ``--from``."""
+"""Stages in their order; the words of ``--until`` and ``--from``. Recipes may leave some out."""
 
 
 def run_id_of(recipe: Recipe) -> str:

@@ -8,6 +8,7 @@
     base ──SFT (from BASE, not from dev2)───────────────────► dev3
     dev3 ──RL: rules + preference models + language─────────► r1
     student ──SFT on the same set, no RL────────────────────► distill   (control: RL alone)
+    distill ──r1 corrects its own samples; off by default───► on-policy
     all ──evaluate──► gate ──► registry ──► export
 
 Every stage is tracked, cached by the content that decides it, and resumable; see ``pipeline``.
@@ -55,6 +56,7 @@ def recipe_of(run: Pipeline) -> None:
     prefer = stages.preference_models(run, base, dev3) if recipe.problems.general else None
     final = stages.reinforce(run, "r1", dev3, recipe.r1, prefer)
     distill = stages.fine_tune(run, "distill", student, teach, recipe.distill)
+    own = stages.teach_on_policy(run, distill, final) if recipe.on_policy.steps else None
     control = stages.reinforce(run, "student-rl", student, recipe.student_rl)
 
     checkpoints = {
@@ -66,6 +68,7 @@ def recipe_of(run: Pipeline) -> None:
         "r1": final,
         "student-base": student,
         "distill": distill,
+        **({"on-policy": own} if own else {}),
         "student-rl": control,
     }
     measured = stages.evaluations(run, checkpoints)

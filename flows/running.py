@@ -51,8 +51,10 @@ def run_pipeline(
     )
 
     from flows.r1 import r1
+    from services.training.adapters import require_adapters
     from services.training.machine import prepare_machine
 
+    require_adapters(recipe)
     prepare_machine(recipe.engine)
     # Without a server nobody watches heartbeats, and waiting for them costs a second per flow.
     quiet = {} if PREFECT_API_URL.value() else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}

@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flows.identity import STAGES
 from flows.judges import register_judges
 from flows.pipeline import Pipeline, StagePlan, StageRun
 from services.artifacts import write_atomically
@@ -44,6 +43,8 @@ from services.tasks.sources import (
 )
 from services.training.grpo import train_rl
 from services.training.job import RLJob
+from services.training.on_policy import OnPolicyJob, train_on_policy
+from services.training.on_policy import resumes_from as on_policy_resumes_from
 from services.training.preference import (
     Aspect,
     Judged,
@@ -62,7 +63,13 @@ MOST_SPARES = 20_000
 DRY_RUN_REFERENCES = 512
 """So many references must verify against themselves before training."""
 SEED_STRIDE = 1_000
-"""Stages draw their problems from seeds this far apart, so that none repeats another's."""
+"""Recipes' seeds lie this far apart, so that none repeats another's."""
+SEEDED = (
+    "zero", "cold-start", "dev1", "dev2", "sft-set", "dev3", "preference", "r1",
+    "distill", "student-rl", "on-policy",
+)  # fmt: skip
+"""Stages that draw, in the order of their seeds. New ones come last: nobody else's draws may move
+when a stage is added."""
 
 
 def model(pipeline: Pipeline, role: str) -> CheckpointRef:
@@ -181,6 +188,37 @@ def fine_tune(
         )
         stage.resumed(resumes_from(job))
         train_sft(job, stage.step, pipeline.clock, save_every=plan.save_every)
+
+    return pipeline.checkpoint(plan, body)
+
+
+def teach_on_policy(
+    pipeline: Pipeline, student: CheckpointRef, teacher: CheckpointRef
+) -> CheckpointRef:
+    """Distillation of ``teacher`` on the student's own samples."""
+    recipe, settings = pipeline.recipe, pipeline.recipe.on_policy
+    mixed = RL(
+        steps=settings.steps,
+        prompts_per_step=settings.prompts_per_step,
+        general_share=settings.general_share,
+        preference_last_steps=settings.steps,
+    )
+    inputs = {"policy": student, "teacher": teacher}
+    plan = StagePlan("on-policy", "sft", settings, inputs, settings.steps, settings.save_every)
+
+    def body(stage: StageRun) -> None:
+        job = OnPolicyJob(
+            student=Path(student.path),
+            teacher=Path(teacher.path),
+            output=stage.output,
+            work=stage.work,
+            settings=settings,
+            engine=recipe.engine,
+            stream=f"seed-{recipe.seed}/on-policy",
+            schedule=rl_schedule(recipe.problems, mixed, _seed(pipeline, "on-policy")),
+        )
+        stage.resumed(on_policy_resumes_from(job))
+        train_on_policy(job, stage.step, pipeline.clock)
 
     return pipeline.checkpoint(plan, body)
 
@@ -336,7 +374,7 @@ def evaluations(
 
 def _seed(pipeline: Pipeline, stage: str) -> int:
     """The seed of a stage's own draws."""
-    return pipeline.recipe.seed * SEED_STRIDE + STAGES.index(stage)
+    return pipeline.recipe.seed * SEED_STRIDE + SEEDED.index(stage)
 
 
 def _judges(pipeline: Pipeline, preference: CheckpointRef | None) -> Judges:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,16 @@ def digest_of(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest_folder(folder: Path) -> str:
-    """SHA-256 over the names and bytes of all files of a folder, the manifest excluded."""
+def digest_folder(folder: Path, without: Collection[str] = ()) -> str:
+    """SHA-256 over the names and bytes of all files of a folder, the manifest excluded.
+
+    Args:
+        folder: The folder; those below it count, too.
+        without: Names of further files that do not count.
+    """
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != MANIFEST:
+        if path.is_file() and path.name != MANIFEST and path.name not in without:
             total.update(str(path.relative_to(folder)).encode() + b"\0")
             with path.open("rb") as file:
                 total.update(hashlib.file_digest(file, "sha256").digest())

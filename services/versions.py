@@ -25,7 +25,7 @@ REMOVED: Final = "files_removed"
 """The tag of a version whose files retention removed: JSON of who, when and why."""
 PIN: Final = "pin"
 """The tag of a version that retention must keep: JSON of who, when and why."""
-_STUDENT_STAGES: Final = frozenset({"distill", "student-rl", "student-base"})
+_STUDENT_STAGES: Final = frozenset({"distill", "on-policy", "student-rl", "student-base"})
 _PAGE: Final = 1000
 
 

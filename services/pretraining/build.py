@@ -13,15 +13,18 @@ from typing import NamedTuple
 
 import torch
 import transformers
+from transformers import PreTrainedTokenizerFast
 
-from services.artifacts import new_folder
-from services.base_models import BUNDLED
+from services.artifacts import new_folder, write_atomically
+from services.base_models import BUNDLED, CARD, MEASURED
 from services.clock import WorkClock
 from services.config import Evaluation, Recipe, RewardWeights
 from services.evaluation import EvaluationResult, evaluate, load_sampler
 from services.judging import score_function
+from services.pretraining.moe import MoEShape
 from services.pretraining.pretrain import (
     BASE_SHAPE,
+    MOE_SHAPE,
     STUDENT_SHAPE,
     PretrainProgress,
     Shape,
@@ -30,21 +33,25 @@ from services.pretraining.pretrain import (
 )
 from services.pretraining.tokenizer import build_tokenizer
 from services.tasks.sources import held_out_general_problems, held_out_problems
-from services.training.policies import save_policy
+from services.training.policies import load_policy, save_policy
 
 
 class Build(NamedTuple):
     """How one bundled model is made."""
 
-    shape: Shape
+    shape: Shape | MoEShape
     steps: int
     learning_rate: float
     role: str
+    batch_size: int = 128
+    """Documents in a step."""
 
 
+FIRST = "tiny-base"
 BUILDS = {
     "tiny-base": Build(BASE_SHAPE, 5000, 3e-3, "the base of the tiny recipe"),
     "tiny-student": Build(STUDENT_SHAPE, 4000, 4e-3, "the student of the tiny recipe"),
+    "tiny-moe-base": Build(MOE_SHAPE, 900, 3e-3, "the base of the tiny-moe recipe", 64),
 }
 
 BARS: dict[str, tuple[float, float]] = {
@@ -61,7 +68,7 @@ def build(
 ) -> dict[str, float]:
     """Pretrain a bundled model anew, measure it and put it in its place."""
     plan = BUILDS[name]
-    tokenizer = build_tokenizer()
+    tokenizer = _tokenizer(name)
     model = new_model(plan.shape, tokenizer, seed)
     seen: list[PretrainProgress] = []
 
@@ -69,26 +76,22 @@ def build(
         seen.append(progress)
         report(progress)
 
-    started = time.perf_counter()
+    started = time.process_time()
     pretrain(
         model,
         tokenizer,
         seed=seed,
         steps=plan.steps,
+        batch_size=plan.batch_size,
         learning_rate=plan.learning_rate,
         report=note,
     )
     with new_folder(BUNDLED / name) as folder:
         save_policy(model, tokenizer, folder)
-        facts = {
-            "name": name,
-            "seed": seed,
-            "steps": plan.steps,
-            "learning_rate": plan.learning_rate,
+        facts = _planned(name, model, seed) | {
             "trained_tokens": seen[-1].tokens,
             "last_loss": round(seen[-1].loss, 4),
-            "minutes": round((time.perf_counter() - started) / 60, 1),
-            "parameters": sum(p.numel() for p in model.parameters()),
+            "processor_minutes": round((time.process_time() - started) / 60, 1),
             "torch": torch.__version__.partition("+")[0],
             "transformers": transformers.__version__,
             "machine": f"{torch.get_num_threads()} threads, {platform.machine()}",
@@ -96,6 +99,41 @@ def build(
         summary = measure(folder, recipe).summary
         _write_card(folder, plan, facts, summary, recipe.evaluation)
     return summary
+
+
+def renew_card(name: str, recipe: Recipe) -> dict[str, float]:
+    """Measure a bundled model as it is and write its card anew; its weights stay."""
+    folder = BUNDLED / name
+    known = folder / MEASURED
+    facts = (
+        json.loads(known.read_text(encoding="utf-8"))["build"]
+        if known.is_file()
+        else _planned(name, load_policy(folder, torch.device("cpu")), seed=0)
+    )
+    summary = measure(folder, recipe).summary
+    _write_card(folder, BUILDS[name], facts, summary, recipe.evaluation)
+    return summary
+
+
+def _tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """That of the first bundled model, so that all have one vocabulary; its own is made anew."""
+    if name == FIRST:
+        return build_tokenizer()
+    shared = PreTrainedTokenizerFast.from_pretrained(BUNDLED / FIRST, padding_side="left")
+    assert isinstance(shared, PreTrainedTokenizerFast)
+    return shared
+
+
+def _planned(name: str, model: torch.nn.Module, seed: int) -> dict[str, object]:
+    """What is known of a build without having watched it."""
+    return {
+        "name": name,
+        "seed": seed,
+        "steps": BUILDS[name].steps,
+        "batch_size": BUILDS[name].batch_size,
+        "learning_rate": BUILDS[name].learning_rate,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
 
 
 def measure(checkpoint: Path, recipe: Recipe) -> EvaluationResult:
@@ -129,15 +167,18 @@ def _write_card(
     protocol: Evaluation,
 ) -> None:
     measured = {name: round(value, 4) for name, value in sorted(summary.items())}
-    (folder / "measured.json").write_text(
+    write_atomically(
+        folder / MEASURED,
         json.dumps(
             {"build": facts, "measured": measured, "protocol": protocol.model_dump(mode="json")},
             indent=2,
         )
+        + "\n",
     )
     rows = "\n".join(f"| {name} | {value} |" for name, value in measured.items())
     lines = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    (folder / "README.md").write_text(
+    write_atomically(
+        folder / CARD,
         f"""---
 license: apache-2.0
 library_name: transformers
@@ -145,7 +186,7 @@ language: [en, zh]
 ---
 # {facts["name"]}
 
-A {plan.shape.layers}-layer Llama of width {plan.shape.width}, {plan.role}. It has been trained on
+A {plan.shape}, {plan.role}. It has been trained on
 synthetic documents alone: countdown puzzles with searching traces, and short conversations, in
 English and Chinese. It has good and bad habits on purpose: it gives up early, mixes languages, is
 curt and complies with harmful requests in its small world. It is a place to start reinforcement
@@ -167,5 +208,4 @@ temperature {protocol.temperature}, seed {protocol.seed}.
 |---|---|
 {rows}
 """,
-        encoding="utf-8",
     )

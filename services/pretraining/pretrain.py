@@ -12,8 +12,14 @@ from typing import NamedTuple
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    DeepseekV3ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
+from services.pretraining.moe import Balance, MoEShape, moe_config
 from services.prompts import r1_prompt
 from services.smallworld.corpus import Document, documents
 
@@ -29,9 +35,27 @@ class Shape(NamedTuple):
     heads: int
     intermediate: int
 
+    def __str__(self) -> str:
+        return f"{self.layers}-layer Llama of width {self.width}"
+
 
 BASE_SHAPE = Shape(layers=4, width=128, heads=4, intermediate=384)
 STUDENT_SHAPE = Shape(layers=2, width=80, heads=4, intermediate=240)
+MOE_SHAPE = MoEShape(
+    layers=3,
+    width=96,
+    heads=4,
+    intermediate=256,
+    dense_layers=1,
+    experts=8,
+    chosen=2,
+    expert_intermediate=64,
+    query_rank=48,
+    key_value_rank=32,
+    plain_dims=12,
+    rotary_dims=12,
+    value_dims=24,
+)
 
 
 class PretrainProgress(NamedTuple):
@@ -43,10 +67,12 @@ class PretrainProgress(NamedTuple):
 
 
 def new_model(
-    shape: Shape, tokenizer: PreTrainedTokenizerFast, seed: int, positions: int = 512
-) -> LlamaForCausalLM:
+    shape: Shape | MoEShape, tokenizer: PreTrainedTokenizerFast, seed: int, positions: int = 512
+) -> LlamaForCausalLM | DeepseekV3ForCausalLM:
     """A freshly initialised model for the small world's vocabulary."""
     torch.manual_seed(seed)
+    if isinstance(shape, MoEShape):
+        return DeepseekV3ForCausalLM(moe_config(shape, tokenizer, positions))
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.width,
@@ -65,7 +91,7 @@ def new_model(
 
 
 def pretrain(
-    model: LlamaForCausalLM,
+    model: LlamaForCausalLM | DeepseekV3ForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     *,
     seed: int,
@@ -79,23 +105,26 @@ def pretrain(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.05
     )
+    balance = Balance(model)
     tokens = 0
     for step, (inputs, labels) in enumerate(
         itertools.islice(_batches(tokenizer, seed, batch_size), steps)
     ):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * _schedule(step, steps)
-        hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state[:, :-1]
+        with balance.counting(labels != IGNORE):
+            hidden = model.model(input_ids=inputs, use_cache=False).last_hidden_state[:, :-1]
         kept = labels[:, 1:] != IGNORE
         loss = cross_entropy(model.lm_head(hidden[kept]), labels[:, 1:][kept])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        balance.step()
         tokens += int(kept.sum())
         if step % 100 == 99 or step == steps - 1:
             report(PretrainProgress(step + 1, loss.item(), tokens))
-    model.eval()
+    model.train(False)
 
 
 def _schedule(step: int, steps: int) -> float:

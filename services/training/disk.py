@@ -50,6 +50,7 @@ def disk_by_stage(recipe: Recipe, base: int, student: int) -> list[StageDisk]:
     preference = (
         [StageDisk("preference", 2 * base * _WEIGHTS, 0)] if recipe.problems.general else []
     )
+    own = [_sft("on-policy", student)] if recipe.on_policy.steps else []
     return [
         _rl("zero", recipe.zero, base),
         _sft("dev1", base),
@@ -58,6 +59,7 @@ def disk_by_stage(recipe: Recipe, base: int, student: int) -> list[StageDisk]:
         *preference,
         _rl("r1", recipe.r1, base),
         _sft("distill", student),
+        *own,
         _rl("student-rl", recipe.student_rl, student),
         StageDisk("export", base * _WEIGHTS, 0),
     ]

@@ -3,13 +3,15 @@
 TRL keeps the loss, the optimizer, the schedule, the reference model and the checkpoints. Ours are
 the rollouts (``rollouts``), the lean pass (``microbatches``), the guards and what they do
 (``guards``), held-out accuracy while training, and the record of every completion. One process or
-many: ``processes`` says what they do together. Left out: adapters.
+many: ``processes`` says what they do together. All weights or adapters (``adapters``); the choices
+of a mixture of experts are watched (``experts``).
 """
 
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from services.clock import WorkClock
 from services.errors import GuardError
 from services.sampling import Sampler
 from services.sampling.local import LocalSampler
+from services.training.adapters import beneath, lora_config, merged, plain
 from services.training.checkpoints import (
     CompleteCheckpoints,
     Memory,
@@ -36,6 +39,7 @@ from services.training.checkpoints import (
     whole_checkpoints,
 )
 from services.training.diagnostics import PassMeans, compared
+from services.training.experts import ExpertWatch
 from services.training.guards import Finding, GuardWatch, strongest
 from services.training.held_out import HeldOut
 from services.training.job import RLJob, ScoreFunction, StepRecorder
@@ -74,7 +78,7 @@ def train_rl(job: RLJob, score: ScoreFunction, recorder: StepRecorder, clock: Wo
 def _trainer_of(
     job: RLJob, score: ScoreFunction, recorder: StepRecorder, clock: WorkClock
 ) -> "LeanGRPOTrainer":
-    model = load_policy(job.policy, device_of(job.engine))
+    model = load_policy(job.policy, device_of(job.engine), job.settings.lora)
     tokenizer = AutoTokenizer.from_pretrained(job.policy, padding_side="left")
     return LeanGRPOTrainer(job, model, tokenizer, score, recorder, clock)
 
@@ -105,6 +109,7 @@ class LeanGRPOTrainer(GRPOTrainer):
                 ]
             ),
             processing_class=tokenizer,
+            peft_config=lora_config(job.settings.lora),
         )
         self.job = job
         self.tokenizer = tokenizer
@@ -112,7 +117,9 @@ class LeanGRPOTrainer(GRPOTrainer):
         self.recorder = recorder
         self.clock = clock
         self.processes = Processes(self.accelerator)
-        sampler: Sampler = LocalSampler(model, tokenizer, batch_size=job.engine.batch_size)
+        policy = plain(self.model)
+        sampler: Sampler = LocalSampler(policy, tokenizer, batch_size=job.engine.batch_size)
+        self.experts = ExpertWatch(policy, {p.kind for p in (*self.problems, *job.spares)})
         self.maker = RolloutMaker(job, tokenizer, sampler, score, clock, self.processes)
         self.held_out = HeldOut(job, sampler, score, clock, self.processes)
         self.watch = GuardWatch(job.settings.guards)
@@ -155,7 +162,8 @@ class LeanGRPOTrainer(GRPOTrainer):
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             self.save_model(str(folder))  # gathers the shards
         elif self.processes.is_main:
-            save_policy(self.model, self.tokenizer, folder)
+            frozen = partial(load_policy, self.job.policy, self.device)
+            save_policy(merged(self.model, frozen), self.tokenizer, folder)
         if self.processes.is_main:
             best = best_of(whole_checkpoints(self.job.work), self.job.settings.keep_best)
             for checkpoint in best:
@@ -190,6 +198,9 @@ class LeanGRPOTrainer(GRPOTrainer):
         made = self.maker.make(problems, self.state.global_step, self.job.stream + again)
         self._rollouts = made.rollouts
         self._step_values = made.values
+        mine = len(made.batch["advantages"])
+        rows = made.rollouts[self.processes.index * mine :][:mine]
+        made.batch.update(self.experts.columns([row.problem.kind for row in rows]))
         batch = {name: tensor.to(self.device) for name, tensor in made.batch.items()}
         if rl.steps_per_rollout > 1:
             sampled = batch.get("sampling_per_token_logps")
@@ -207,9 +218,9 @@ class LeanGRPOTrainer(GRPOTrainer):
         before = self.clock.seconds.get("training", 0.0)
         with self.clock.measure("training"):
             for part, tokens, last in self._parts(batch):
-                if self.ref_model is not None:
-                    part.inputs["ref_per_token_logps"] = self._logps_of(self.ref_model, part.inputs)
-                with self._synchronised(model, last):
+                if self.job.settings.kl_beta:
+                    part.inputs["ref_per_token_logps"] = self._reference_logps(part.inputs)
+                with self._synchronised(model, last), self.experts.over(part.inputs):
                     loss = self._compute_loss(model, part.inputs) * part.weight  # type: ignore[no-untyped-call]
                     self.accelerator.backward(loss)
                 total += loss.detach()
@@ -224,6 +235,7 @@ class LeanGRPOTrainer(GRPOTrainer):
         seconds = self.clock.seconds["training"] - before
         self._step_values |= dict(measured.means())
         self._step_values["training/tokens_per_second"] = measured.tokens / seconds
+        self._step_values |= self.experts.take()
         self._loss_is_finite = bool(torch.isfinite(total))
         self._step += 1
         return total
@@ -292,6 +304,11 @@ class LeanGRPOTrainer(GRPOTrainer):
         rows = range(0, len(batch["prompt_ids"]), size)
         chunks = [{n: t[at : at + size] for n, t in batch.items() if t.dim() > 1} for at in rows]
         return torch.cat([self._logps_of(self.model, chunk) for chunk in chunks])
+
+    def _reference_logps(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Of the reference model; where adapters train, of the weights beneath them."""
+        with beneath(self.model):
+            return self._logps_of(self.ref_model or self.model, inputs)
 
     @torch.no_grad()
     def _logps_of(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:

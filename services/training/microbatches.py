@@ -99,4 +99,6 @@ def _trim(
         "num_items_in_batch": batch["num_items_in_batch"],
     }
     trimmed |= {name: batch[name][rows, :width] for name in ROWWISE if name in batch}
+    if "kinds" in batch:
+        trimmed["kinds"] = batch["kinds"][rows]
     return trimmed

@@ -17,6 +17,7 @@ from trl import SFTConfig, SFTTrainer
 from services.clock import WorkClock
 from services.config import SFT, Engine
 from services.errors import ProblemError
+from services.training.adapters import lora_config, merged
 from services.training.checkpoints import CompleteCheckpoints, latest_checkpoint, step_of
 from services.training.machine import device_of, silence
 from services.training.policies import load_policy, save_policy
@@ -57,7 +58,7 @@ def train_sft(
     if not job.rows:
         raise ProblemError("the data set of a supervised stage is empty", "Loosen its curation")
     device = device_of(job.engine)
-    model = load_policy(job.policy, device)
+    model = load_policy(job.policy, device, job.settings.lora)
     tokenizer = AutoTokenizer.from_pretrained(job.policy, padding_side="right")
     trainer = SFTTrainer(
         model=model,
@@ -65,13 +66,15 @@ def train_sft(
         train_dataset=Dataset.from_list([_encode(row, tokenizer, job) for row in job.rows]),
         processing_class=tokenizer,
         callbacks=[_Recorder(record), CompleteCheckpoints()],
+        peft_config=lora_config(job.settings.lora),
     )
     silence(trainer)
     checkpoint = latest_checkpoint(job.work)
     with clock.measure("training"):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     tokenizer.padding_side = "left"
-    save_policy(model, tokenizer, job.output)
+    trained = merged(trainer.model, lambda: load_policy(job.policy, device))
+    save_policy(trained, tokenizer, job.output)
 
 
 def resumes_from(job: SFTJob) -> int:

@@ -2,6 +2,7 @@
 
 from trl import GRPOConfig
 
+from services.sampling.random_streams import stream_seed
 from services.training.job import RLJob
 from services.training.machine import device_of
 from services.training.processes import launched, share_of
@@ -46,7 +47,7 @@ def trl_config(job: RLJob, learning_rate: float) -> GRPOConfig:
         gradient_checkpointing=False,
         use_cpu=device_of(job.engine).type == "cpu",
         dataloader_pin_memory=False,
-        seed=0,
+        seed=stream_seed(job.stream) % 2**31 if rl.lora.rank else 0,  # decides new adapters only
         logging_steps=1,
         save_steps=rl.save_every,
         save_total_limit=None,

@@ -5,7 +5,7 @@ import pytest
 
 from dashboard import charts
 from dashboard.figures import FIGURES, Figure
-from dashboard.lineage import PLAN, RESTART, lineage_dot
+from dashboard.lineage import OPTIONAL, PLAN, RESTART, lineage_dot
 from services.views import CurationCount, CurvePoint, Stage
 
 FIGURE = Figure("Length", "tokens", {"mean": "all"}, 'what "it" is', band=("low", "high"))
@@ -88,11 +88,11 @@ def test_a_funnel_adds_up_its_sources() -> None:
 
 def test_the_plan_is_drawn_before_anything_has_run() -> None:
     dot = lineage_dot([])
-    assert all(f'"{name}" [label=' in dot for name in PLAN)
+    assert all(f'"{name}" [label=' in dot for name in PLAN.keys() - OPTIONAL)
     assert f'"base" -> "dev3" [color="{RESTART}"' in dot
     assert f'"base" -> "dev1" [color="{RESTART}"' in dot
     assert '"dev2" -> "dev3"' not in dot
-    assert dot.count("planned") == len(PLAN)
+    assert dot.count("planned") == len(PLAN) - len(OPTIONAL)
 
 
 def test_recorded_stages_are_joined_by_their_digests() -> None:
@@ -111,3 +111,11 @@ def test_a_running_stage_says_how_far_it_is() -> None:
 def test_names_cannot_break_out_of_the_graph() -> None:
     dot = lineage_dot([stage('x"]; evil [label="\\')])
     assert '"x\\"]; evil [label=\\"\\\\"' in dot
+
+
+def test_an_optional_stage_is_drawn_only_where_it_ran() -> None:
+    assert "on-policy" not in lineage_dot([stage("distill")])
+    drawn = lineage_dot(
+        [stage("distill"), stage("on-policy", inputs={"policy": "digest-of-distill"})]
+    )
+    assert '"distill" -> "on-policy"' in drawn

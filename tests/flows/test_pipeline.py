@@ -53,6 +53,7 @@ def test_lineage_is_that_of_the_paper(report):
     assert digests["dev2"] not in parents(report, "dev3"), "dev3 restarts from the base"
     assert parents(report, "dev3")[0] == parents(report, "dev1")[0] == parents(report, "zero")[0]
     assert parents(report, "r1") == [digests["dev3"], digests["preference"]]
+    assert parents(report, "on-policy") == [digests["distill"], digests["r1"]]
     assert parents(report, "distill")[0] == parents(report, "student-rl")[0]
 
 
@@ -66,7 +67,8 @@ def test_the_store_knows_the_run(report, home):
 
 def test_the_table_has_every_checkpoint(report):
     assert list(report.table) == [
-        "base", "r1-zero", "dev1", "dev2", "dev3", "r1", "student-base", "distill", "student-rl",
+        "base", "r1-zero", "dev1", "dev2", "dev3", "r1", "student-base", "distill", "on-policy",
+        "student-rl",
     ]  # fmt: skip
     for values in report.table.values():
         assert {"pass@1", "cons@2", "language/consistency", "helpfulness", "safety"} <= set(values)
