@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import URLError
 
+from dashboard.contents import PAGES
+
 ROOT = Path(__file__).parents[1]
-PAGES = {"overview": "/", "training": "/training", "samples": "/samples"}
 BROWSER_FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -136,12 +137,12 @@ def main() -> None:
     complaints = []
     with _dashboard() as dashboard, _browser() as browser:
         for look in LOOKS:
-            for name, path in PAGES.items():
-                browser.open(dashboard + path, look)
-                (output / f"{name}-{look.name}.png").write_bytes(browser.picture())
-                complaints += [f"{name}, {look.name}: {error}" for error in browser.errors()]
+            for page in PAGES:
+                browser.open(dashboard + page.path, look)
+                (output / f"{page.name}-{look.name}.png").write_bytes(browser.picture())
+                complaints += [f"{page.name}, {look.name}: {error}" for error in browser.errors()]
                 if browser.run(EXCEPTIONS):
-                    complaints.append(f"{name}, {look.name}: the page shows an exception")
+                    complaints.append(f"{page.name}, {look.name}: the page shows an exception")
     if complaints:
         raise SystemExit("\n".join(complaints))
 

@@ -8,7 +8,8 @@ from typing import get_args
 import streamlit as st
 from sqlalchemy import Engine
 
-from dashboard import frame
+from dashboard import frame, plain_text
+from dashboard.plain_text import visible
 from services import views
 from services.types import Verdict
 from services.views import Completion, CompletionFilter, Order, Run, Stage
@@ -18,12 +19,6 @@ FLAGS = {
     "truncated": "cut off",
     "mixed_language": "mixes languages",
     "false_claim": "claims success wrongly",
-}
-# Control characters, terminal escapes among them, and those that turn the reading direction.
-VISIBLE = {
-    code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-    for code in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-    if chr(code) not in "\n\t"
 }
 
 
@@ -87,7 +82,9 @@ def _choose(stages: list[Stage]) -> tuple[Stage, CompletionFilter, Order]:
         language=language,
         level=level,
         contains=contains,
-        **dict.fromkeys(flags, True),
+        truncated=True if "truncated" in flags else None,
+        mixed_language=True if "mixed_language" in flags else None,
+        false_claim=True if "false_claim" in flags else None,
     )
     return stage, wanted, order or "latest"
 
@@ -96,7 +93,7 @@ def _draw(sample: Completion) -> None:
     with st.container(border=True):
         st.text(" · ".join(_facts(sample)))
         st.text(visible(sample.question))
-        st.code(visible(sample.text), language=None, wrap_lines=True)
+        plain_text.show(sample.text)
         st.text(visible(f"{sample.verdict}: {sample.reason}. {_parts(sample)}"))
 
 
@@ -118,11 +115,6 @@ def _parts(sample: Completion) -> str:
     known = {name: value for name, value in sample.parts.items() if value is not None}
     parts = ", ".join(f"{name} {value:.2f}" for name, value in known.items())
     return f"{total} ({parts})" if parts else total
-
-
-def visible(text: str) -> str:
-    """Text with its control characters made visible."""
-    return text.translate(VISIBLE)
 
 
 frame.show("Samples", page)

@@ -3,12 +3,13 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dashboard.contents import PAGES
 from services.store import open_store
 from services.types import Metrics
 from tests.dashboard import seed
 
-PAGES = Path(__file__).parents[2] / "dashboard" / "pages"
-NAMES = ("overview", "training", "samples")
+FOLDER = Path(__file__).parents[2] / "dashboard" / "pages"
+NAMES = [entry.name for entry in PAGES]
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def page_of(name: str, url: str, monkeypatch: pytest.MonkeyPatch, **params: object) -> AppTest:
     monkeypatch.setenv("R1_STORE_URL", url)
-    page = AppTest.from_file(str(PAGES / f"{name}.py"), default_timeout=30)
+    page = AppTest.from_file(str(FOLDER / f"{name}.py"), default_timeout=30)
     for key, value in params.items():
         page.query_params[key] = value
     page.run()
