@@ -29,5 +29,6 @@ class Entry(NamedTuple):
 PAGES: Final = (
     Entry("overview", "Overview", ":material/account_tree:"),
     Entry("training", "Training", ":material/show_chart:"),
+    Entry("emergence", "Emergence", ":material/psychology:"),
     Entry("samples", "Samples", ":material/notes:"),
 )

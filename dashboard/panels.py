@@ -7,31 +7,44 @@ through ``dashboard.plain_text``.
 import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import altair as alt
-import pandas as pd
+import pyarrow
 import streamlit as st
 
+from dashboard.charts import Columns, Drawn
 
-def chart(
-    title: str,
-    definition: str,
-    drawn: alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart,
-    numbers: pd.DataFrame,
-    *,
-    name: str,
-) -> None:
-    """A chart under its title, which says what is drawn, with its numbers to download.
+if TYPE_CHECKING:
+    import altair
+    import pandas
+
+
+def draw(title: str, definition: str, drawn: Drawn, *, name: str) -> None:
+    """A chart of ``dashboard.charts`` under its title, with its numbers to download.
 
     Args:
         title: What it shows.
         definition: How that is measured, in a sentence or two; the title's tooltip.
         drawn: The chart.
-        numbers: What it draws, as people want it in a spreadsheet.
         name: Stem of the downloaded file, and unique on the page.
     """
-    heading(title, definition, download=lambda: as_csv(numbers), name=name)
+    heading(title, definition, download=lambda: columns_as_csv(drawn.numbers), name=name)
+    datasets = {key: pyarrow.table(columns) for key, columns in drawn.data.items()}
+    st.vega_lite_chart(
+        spec={**drawn.spec, "datasets": datasets}, width="stretch", alt=f"{title}: {definition}"
+    )
+
+
+def chart(
+    title: str,
+    definition: str,
+    drawn: "altair.Chart | altair.LayerChart | altair.FacetChart | altair.VConcatChart",
+    numbers: "pandas.DataFrame",
+    *,
+    name: str,
+) -> None:
+    """The same for a chart of altair; ``numbers`` is what it draws, as people want it."""
+    heading(title, definition, download=lambda: str(numbers.to_csv(index=False)), name=name)
     st.altair_chart(drawn, width="stretch", alt=f"{title}: {definition}")
 
 
@@ -55,9 +68,9 @@ def heading(
             )
 
 
-def as_csv(numbers: pd.DataFrame) -> str:
-    """A table as CSV."""
-    return str(numbers.to_csv(index=False))
+def columns_as_csv(columns: Columns) -> str:
+    """A table by its columns as CSV."""
+    return rows_as_csv(list(columns), zip(*columns.values(), strict=True))
 
 
 def rows_as_csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

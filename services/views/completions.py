@@ -1,12 +1,13 @@
 """Completions of training: looked through by what is known about them, shown with their text."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Engine, Select, UnaryExpression, and_, func, select
 
 from services.store.opening import reading
-from services.store.schema import Problems, Rollouts, RolloutTexts, Stages
+from services.store.schema import Problems, Rollouts, RolloutTexts, Runs, Stages
 
 MAX_SAMPLES = 1000
 """Completions of one answer at most; as many as an export holds."""
@@ -86,9 +87,11 @@ _ORDERS: dict[Order, tuple[UnaryExpression[Any], ...]] = {
     "latest": (Rollouts.step.desc(),),
     "longest": (Rollouts.length_tokens.desc(), Rollouts.step.desc()),
     "shortest": (Rollouts.length_tokens.asc(), Rollouts.step.desc()),
-    "best": (Rollouts.total.desc().nulls_last(), Rollouts.step.desc()),
-    "worst": (Rollouts.total.asc().nulls_last(), Rollouts.step.desc()),
+    "best": (Rollouts.total.desc(), Rollouts.step.desc()),
+    "worst": (Rollouts.total.asc(), Rollouts.step.desc()),
 }
+_BY_REWARD = ("best", "worst")
+"""Orders that leave out what has no reward: where nulls go, databases and their indices differ."""
 _CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
     "first_step": lambda step: Rollouts.step >= step,
     "last_step": lambda step: Rollouts.step <= step,
@@ -155,6 +158,18 @@ def count_samples(
         return int(connection.execute(select(func.count()).select_from(places)).scalar_one())
 
 
+def reward_weights(engine: Engine, run_id: str, stage: str) -> dict[str, float]:
+    """What each part of the reward weighs in a stage, as the recipe of the run says it."""
+    query = select(Runs.recipe).where(Runs.id == run_id)
+    with reading(engine) as connection:
+        recipe = json.loads(connection.execute(query).scalar() or "{}")
+    settings = recipe.get(stage.replace("-", "_"), {})
+    weights: dict[str, float] = settings.get("weights", {})
+    shaping: dict[str, float] = settings.get("shaping", {})
+    kinds = ("overlong", "repetition", "length")
+    return weights | {name: shaping[name] for name in kinds if shaping.get(name)}
+
+
 def _places(
     run_id: str,
     stage: str,
@@ -167,6 +182,8 @@ def _places(
 ) -> Select[Any]:
     """Where the wanted completions stand, found and sorted without touching texts if possible."""
     like = _candidates(run_id, stage, wanted)
+    if order in _BY_REWARD:
+        like = like.where(Rollouts.total.is_not(None))
     sorting = (*_ORDERS[order], Rollouts.group, Rollouts.sample)
     if wanted.contains:
         first = like.order_by(*sorting).limit(SEARCHED).subquery()
