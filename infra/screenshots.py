@@ -47,8 +47,8 @@ const main = document.querySelector('[data-testid="stMain"]');
 return Math.max(document.documentElement.scrollHeight, main ? main.scrollHeight : 0);
 """
 EXCEPTIONS = "return document.querySelectorAll('[data-testid=\"stException\"]').length;"
-START_SECONDS = 60.0
-SETTLE_SECONDS = 2.0
+START_SECONDS = 240.0
+SETTLE_SECONDS = 3.0
 """Charts are drawn after the script has run."""
 
 
@@ -101,7 +101,7 @@ class Browser:
     def close(self) -> None:
         """End the browser."""
         request = urllib.request.Request(self._session, method="DELETE")
-        urllib.request.urlopen(request, timeout=60).close()
+        urllib.request.urlopen(request, timeout=240).close()
 
     def errors(self) -> list[str]:
         """What the console has complained about since the last call.
@@ -124,7 +124,7 @@ class Browser:
             json.dumps(body).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=240) as answer:
             return json.load(answer)["value"]
 
 
