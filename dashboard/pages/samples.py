@@ -225,14 +225,19 @@ def _side_by_side(engine: Engine, run: Run, stage: Stage, wanted: CompletionFilt
     st.text(visible(found[0].question))
     st.text(_group_facts(found))
     weights = frame.ask(run, views.reward_weights, engine, run.id, stage.name)
-    for place, sample in enumerate(found):
-        if place % GROUP_COLUMNS == 0:  # row by row, so that a phone shows the best first, too
-            columns = st.columns(GROUP_COLUMNS)
-        with columns[place % GROUP_COLUMNS], st.container(border=True):
-            st.text(f"sample {sample.sample} · advantage {sample.advantage:+.2f}")
-            st.text(visible(_why(sample, weights)))
-            plain_text.show_pieces(plain_text.pieces(sample.text, REFLECTIVE))
-            st.text(visible(f"{sample.verdict}: {sample.reason}. {sample.length_tokens} tokens"))
+    for start in range(0, len(found), GROUP_COLUMNS):
+        # Row by row, so that a phone shows the best first, too.
+        row = found[start : start + GROUP_COLUMNS]
+        for column, sample in zip(st.columns(GROUP_COLUMNS), row, strict=False):
+            with column, st.container(border=True):
+                _draw_member(sample, weights)
+
+
+def _draw_member(sample: Completion, weights: Mapping[str, float]) -> None:
+    st.text(f"sample {sample.sample} · advantage {sample.advantage:+.2f}")
+    st.text(visible(_why(sample, weights)))
+    plain_text.show_pieces(plain_text.pieces(sample.text, REFLECTIVE))
+    st.text(visible(f"{sample.verdict}: {sample.reason}. {sample.length_tokens} tokens"))
 
 
 def _group_facts(found: Sequence[Completion]) -> str:
