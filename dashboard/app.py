@@ -7,17 +7,16 @@ from pathlib import Path
 
 import streamlit as st
 
+from dashboard.contents import PAGES
+
 ICON = Path(__file__).parent / "icon.svg"
 # A file of ours: named icons are fetched from the internet.
 
 st.set_page_config(page_title="R1flow", page_icon=str(ICON), layout="wide")
 st.navigation(
     [
-        st.Page(
-            "pages/overview.py", title="Overview", icon=":material/account_tree:", default=True
-        ),
-        st.Page("pages/training.py", title="Training", icon=":material/show_chart:"),
-        st.Page("pages/samples.py", title="Samples", icon=":material/notes:"),
+        st.Page(entry.file, title=entry.title, icon=entry.icon, default=entry is PAGES[0])
+        for entry in PAGES
     ],
     position="top",
 ).run()

@@ -1,29 +1,47 @@
 """Rows to charts: pure functions, one look for all of them.
 
-Stages lie on one axis, one behind the other, each under its name and its estimator. Colours are
-those of Okabe and Ito, which stay apart for colour-blind eyes, and read on light and dark grounds.
+A chart is a Vega-Lite specification with its numbers beside it; the tests hold every one against
+Vega-Lite's schema. Built by hand and not with altair's objects, which take 40 ms a chart to check
+themselves at every drawing. Stages lie on one axis, one behind the other, each under its name and
+its estimator. Colours are those of Okabe and Ito, which stay apart for colour-blind eyes, and read
+on light and dark grounds; series are told apart by dashes where colour stands for runs.
 """
 
 import json
-from collections import Counter
-from collections.abc import Sequence
-from typing import Final, NamedTuple
-
-import altair as alt
-import pandas as pd
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from dashboard.figures import Figure
-from services.views import CurationCount, CurvePoint, Stage
+from services.views import CurvePoint, Stage
 
 PALETTE: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C")
+KEPT_COLOUR, DROPPED_COLOUR = PALETTE[2], PALETTE[5]
 INK: Final = "#8C8C8C"
 """For rules and words that must show on any ground."""
-KEPT_COLOUR, DROPPED_COLOUR = PALETTE[2], PALETTE[5]
-HEIGHT: Final = 240
-LEGEND: Final = alt.Legend(title=None, orient="bottom", columns=2, symbolOpacity=1, labelLimit=220)
+HEIGHT: Final = 270
 LEGEND_HEIGHT: Final = 45
-Layers = alt.LayerChart | alt.FacetChart
-"""What altair makes of layers."""
+LEGEND: Final = {
+    "title": None, "orient": "bottom", "columns": 4, "symbolOpacity": 1, "labelLimit": 260
+}  # fmt: skip
+DASHES: Final = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 1], [1, 3])
+CROWDED: Final = 0.2
+"""Share of the axis below which the name of a stage does not fit on a phone."""
+STEPS_AXIS: Final = "optimizer steps, stages in a row"
+
+Columns = dict[str, list[Any]]
+"""A table: name of a column to its values, all equally many."""
+Spec = dict[str, Any]
+
+
+class Drawn(NamedTuple):
+    """A chart."""
+
+    spec: Spec
+    """Vega-Lite, without its numbers."""
+    data: Mapping[str, Columns]
+    """The numbers by the name that ``spec`` calls them."""
+    numbers: Columns
+    """What is drawn, as people want it in a spreadsheet."""
 
 
 class Span(NamedTuple):
@@ -36,10 +54,33 @@ class Span(NamedTuple):
     end: int
 
 
-def spans(stages: Sequence[Stage]) -> list[Span]:
-    """Stages one behind the other on one axis of steps."""
-    made, start = [], 0
+class Mark(NamedTuple):
+    """Something at one place of the axis: an evaluation, or a step at which something set in."""
+
+    place: int
+    label: str
+    value: float | None = None
+    """None for a rule from top to bottom."""
+
+
+class Level(NamedTuple):
+    """A rule from side to side: what a curve is to be compared with."""
+
+    label: str
+    value: float
+
+
+def spans(stages: Iterable[Stage]) -> list[Span]:
+    """Stages one behind the other on one axis of steps.
+
+    Stages of the same name, of several runs, share a place as long as the longest of them.
+    """
+    longest: dict[str, Stage] = {}
     for stage in stages:
+        if stage.name not in longest or longest[stage.name].last_step < stage.last_step:
+            longest[stage.name] = stage
+    made, start = [], 0
+    for stage in longest.values():
         estimator = stage.attributes.get("estimator")
         label = f"{stage.name} ({estimator})" if estimator else stage.name
         made.append(Span(stage.name, label, start, start + stage.last_step))
@@ -48,121 +89,284 @@ def spans(stages: Sequence[Stage]) -> list[Span]:
 
 
 def curve_table(
-    figure: Figure, points: Sequence[CurvePoint], axis: Sequence[Span], smoothing: int
-) -> pd.DataFrame:
-    """Points of a figure with their place on the common axis and their smoothed value.
+    figure: Figure,
+    lines: Mapping[str, Sequence[CurvePoint]],
+    axis: Sequence[Span],
+    smoothing: int,
+) -> Columns:
+    """Points of a figure with their place on the common axis and their smoothed values.
 
     Args:
         figure: Which metrics to take.
-        points: Of any metrics.
+        lines: Points of any metrics by the run, or the runs, that they belong to.
         axis: Where each stage lies.
         smoothing: Values are averaged over this many points around each one.
     """
     places = {span.stage: span for span in axis}
-    rows = [
-        (places[p.stage].label, places[p.stage].start + p.step, p.step, p.name, p.value)
-        for p in points
-        if p.name in figure.metrics and p.stage in places
-    ]
-    table = pd.DataFrame(rows, columns=["stage", "place", "step", "metric", "value"])
-    table["series"] = table["metric"].map(dict(figure.series))
-    table["smooth"] = table.groupby(["stage", "metric"])["value"].transform(
-        lambda values: values.rolling(smoothing, center=True, min_periods=1).mean()
-    )
+    table: Columns = {
+        name: [] for name in
+        ("line", "stage", "place", "step", "metric", "series", "value", "smooth", "low", "high")
+    }  # fmt: skip
+    wanted = set(figure.metrics)
+    for line, points in lines.items():
+        curves: dict[tuple[str, str], list[CurvePoint]] = {}
+        for point in points:
+            if point.name in wanted and point.stage in places:
+                curves.setdefault((point.stage, point.name), []).append(point)
+        for (stage, name), curve in curves.items():
+            span = places[stage]
+            values = [point.value for point in curve]
+            table["line"] += [line] * len(curve)
+            table["stage"] += [span.label] * len(curve)
+            table["place"] += [span.start + point.step for point in curve]
+            table["step"] += [point.step for point in curve]
+            table["metric"] += [name] * len(curve)
+            table["series"] += [figure.series.get(name)] * len(curve)
+            table["value"] += values
+            table["smooth"] += running_mean(values, smoothing)
+            table["low"] += running_mean([point.low for point in curve], smoothing)
+            table["high"] += running_mean([point.high for point in curve], smoothing)
     return table
 
 
-def curves(figure: Figure, table: pd.DataFrame, axis: Sequence[Span]) -> Layers:
-    """A figure over all stages: thin for the values, thick for their running mean."""
-    lines = table[table["series"].notna()]
+def running_mean(values: Sequence[float | None], width: int) -> list[float | None]:
+    """Mean of the values around each one, ``width`` of them where there are so many.
+
+    >>> running_mean([1.0, None, 3.0, 8.0], 3)
+    [1.0, 2.0, 5.5, 5.5]
+    """
+    sums, counts = [0.0], [0]
+    for value in values:
+        sums.append(sums[-1] + (value or 0.0))
+        counts.append(counts[-1] + (value is not None))
+    before, after = width // 2, (width - 1) // 2
+    means: list[float | None] = []
+    for place in range(len(values)):
+        first, last = max(0, place - before), min(len(values), place + after + 1)
+        count = counts[last] - counts[first]
+        means.append((sums[last] - sums[first]) / count if count else None)
+    return means
+
+
+def curves(
+    figure: Figure,
+    table: Columns,
+    axis: Sequence[Span],
+    *,
+    marks: Sequence[Mark] = (),
+    levels: Sequence[Level] = (),
+) -> Drawn:
+    """A figure over all stages: thin for the values, thick for their running mean.
+
+    One run: colours are series, or stages where there is one series; bands are the figure's.
+    Several: colours are runs, dashes series; bands go from the lowest to the highest seed.
+    """
+    shown = _series_only(table)
+    by, words = _told_apart(figure, shown, axis)
+    colour: Spec = {
+        "field": by, "type": "nominal",
+        "scale": {"domain": words, "range": list(PALETTE[: len(words)])},
+        "legend": None if by == "stage" else LEGEND,
+    }  # fmt: skip
+    several = by == "line"
+    point: Spec = {"x": place_axis(axis), "color": colour}
+    point["detail"] = [{"field": name, "type": "nominal"} for name in ("stage", "series", "line")]
+    if several and len(figure.series) > 1:
+        dashes = list(figure.series.values())
+        point["strokeDash"] = {
+            "field": "series", "type": "nominal", "legend": LEGEND,
+            "scale": {"domain": dashes, "range": list(DASHES[: len(dashes)])},
+        }  # fmt: skip
+    height: Spec = {"title": figure.axis, "type": "quantitative"}
+    height["scale"] = {"domain": [0, 1]} if figure.share else {"zero": False}
+    layers, data = _bands(figure, table, point, several=several)
+    data |= {"points": shown}
+    layers += borders(axis, data) + _levels(levels, data) + _marks(marks, data, height)
+    if not several:
+        layers.append(_line(point, {**height, "field": "value"}, 1, 0.3))
+    layers.append(_line(point, {**height, "field": "smooth"}, 2.5, 1))
+    layers.append(_spots(point, height, figure))
+    rows = HEIGHT + (0 if by == "stage" else LEGEND_HEIGHT)
+    return Drawn({"layer": layers, "height": rows}, data, table)
+
+
+def _series_only(table: Columns) -> Columns:
+    """Rows that are lines of their own, not ends of a band."""
+    keep = [place for place, word in enumerate(table["series"]) if word is not None]
+    return {name: [column[place] for place in keep] for name, column in table.items()}
+
+
+def _told_apart(figure: Figure, table: Columns, axis: Sequence[Span]) -> tuple[str, list[str]]:
+    """What colours stand for, and the words for it that occur."""
+    lines = list(dict.fromkeys(table["line"]))
+    if len(lines) > 1:
+        return "line", lines
     by = "stage" if len(figure.series) == 1 else "series"
     words = [span.label for span in axis] if by == "stage" else list(figure.series.values())
-    shown = [word for word in words if word in set(lines[by])]
-    colour = alt.Color(
-        f"{by}:N",
-        scale=alt.Scale(domain=shown, range=PALETTE[: len(shown)]),
-        legend=None if by == "stage" else LEGEND,
-    )
-    end = axis[-1].end if axis else 1
-    definition = {"means": json.dumps(figure.definition)}
-    base = (
-        alt.Chart(lines)
-        .transform_calculate(**definition)
-        .encode(
-            alt.X(
-                "place:Q",
-                title="optimizer steps, stages in a row",
-                scale=alt.Scale(domain=[0, max(end, 1)], nice=False),
-                axis=alt.Axis(grid=False, tickMinStep=1),
-            ),
-            color=colour,
-            detail="stage:N",
+    there = set(table[by])
+    return by, [word for word in words if word in there]
+
+
+def place_axis(axis: Sequence[Span]) -> Spec:
+    """The common axis of steps."""
+    end = max((span.end for span in axis), default=1)
+    return {
+        "field": "place", "type": "quantitative", "title": STEPS_AXIS,
+        "scale": {"domain": [0, max(end, 1)], "nice": False},
+        "axis": {"grid": False, "tickMinStep": 1},
+    }  # fmt: skip
+
+
+def _line(point: Spec, height: Spec, width: float, opacity: float) -> Spec:
+    return {
+        "data": {"name": "points"},
+        "mark": {"type": "line", "strokeWidth": width, "opacity": opacity},
+        "encoding": {**point, "y": height},
+    }
+
+
+def _spots(point: Spec, height: Spec, figure: Figure) -> Spec:
+    """Where the pointer finds the numbers and what they mean."""
+    said = (
+        ("line", "run", None), ("stage", "stage", None), ("step", "step", None),
+        ("series", "series", None), ("value", "value", ".4~g"),
+        ("smooth", "running mean", ".4~g"), ("means", "what it is", None),
+    )  # fmt: skip
+    tooltip = [
+        {"field": field, "title": title, "type": "quantitative" if form else "nominal"}
+        | ({"format": form} if form else {})
+        for field, title, form in said
+    ]
+    encoding = {**point, "y": {**height, "field": "smooth"}, "tooltip": tooltip}
+    encoding.pop("strokeDash", None)
+    return {
+        "data": {"name": "points"},
+        "transform": [{"calculate": json.dumps(figure.definition), "as": "means"}],
+        "mark": {"type": "circle", "size": 60, "opacity": 0},
+        "encoding": encoding,
+    }
+
+
+def _bands(
+    figure: Figure, table: Columns, point: Spec, *, several: bool
+) -> tuple[list[Spec], dict[str, Columns]]:
+    """Bands between metrics of one run, or between the seeds of one recipe; smoothed as lines."""
+    ends = {"y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}}
+    layer = {
+        "mark": {"type": "area", "opacity": 0.18},
+        "encoding": {**{k: v for k, v in point.items() if k != "strokeDash"}, **ends},
+    }
+    if any(low != high for low, high in zip(table["low"], table["high"], strict=True)):
+        return [{"data": {"name": "points"}, **layer}], {}
+    if several or not figure.bands:
+        return [], {}
+    smooth = {
+        (table["metric"][row], table["stage"][row], table["place"][row]): table["smooth"][row]
+        for row in range(len(table["metric"]))
+    }
+    band: Columns = {name: [] for name in ("line", "series", "stage", "place", "low", "high")}
+    for row, metric in enumerate(table["metric"]):
+        if metric not in figure.bands:
+            continue
+        where = (table["stage"][row], table["place"][row])
+        low, high = (smooth.get((end, *where)) for end in figure.bands[metric])
+        values = (table["line"][row], table["series"][row], *where, low, high)
+        for name, value in zip(band, values, strict=True):
+            band[name].append(value)
+    return [{"data": {"name": "bands"}, **layer}], {"bands": band}
+
+
+def borders(axis: Sequence[Span], data: dict[str, Columns]) -> list[Spec]:
+    """A rule where a stage begins, and its name; in two rows where stages are too short for one."""
+    whole = max((span.end for span in axis), default=0)
+    crowded = any(span.end - span.start < CROWDED * whole for span in axis)
+    data["stages"] = {
+        "start": [span.start for span in axis],
+        "label": [span.label for span in axis],
+        "row": [place % 2 if crowded else 0 for place in range(len(axis))],
+    }
+    place = {"field": "start", "type": "quantitative"}
+    rule = {
+        "data": {"name": "stages"},
+        "transform": [{"filter": "datum.start > 0"}],
+        "mark": {"type": "rule", "color": INK, "strokeDash": [3, 3]},
+        "encoding": {"x": place},
+    }
+    return [rule, *(_names(place, row) for row in range(1 + crowded))]
+
+
+def _names(place: Spec, row: int) -> Spec:
+    mark = {"type": "text", "align": "left", "dx": 4, "color": INK, "fontSize": 11}
+    return {
+        "data": {"name": "stages"},
+        "transform": [{"filter": f"datum.row == {row}"}],
+        "mark": {**mark, "dy": -8 - 13 * row},
+        "encoding": {"x": place, "y": {"value": 0}, "text": {"field": "label"}},
+    }
+
+
+def _levels(levels: Sequence[Level], data: dict[str, Columns]) -> list[Spec]:
+    """Rules to compare with, each under its name."""
+    if not levels:
+        return []
+    data["levels"] = {"label": [x.label for x in levels], "level": [x.value for x in levels]}
+    height = {"field": "level", "type": "quantitative"}
+    tooltip = [{"field": "label", "type": "nominal"}, {**height, "format": ".3f"}]
+    return [
+        {
+            "data": {"name": "levels"},
+            "mark": {"type": "rule", "color": INK, "strokeDash": [6, 4]},
+            "encoding": {"y": height, "tooltip": tooltip},
+        },
+        {
+            "data": {"name": "levels"},
+            "mark": {
+                "type": "text", "align": "right", "baseline": "bottom", "dy": -2, "fontSize": 10,
+                "color": INK,
+            },
+            "encoding": {
+                "x": {"value": "width"}, "y": height, "text": {"field": "label", "type": "nominal"}
+            },
+        },
+    ]  # fmt: skip
+
+
+def _marks(marks: Sequence[Mark], data: dict[str, Columns], height: Spec) -> list[Spec]:
+    """Diamonds for what was measured at a place, rules for what set in there."""
+    layers: list[Spec] = []
+    dots = [mark for mark in marks if mark.value is not None]
+    rules = [mark for mark in marks if mark.value is None]
+    for name, chosen in (("dots", dots), ("rules", rules)):
+        if chosen:
+            data[name] = {
+                "at": [mark.place for mark in chosen], "label": [mark.label for mark in chosen],
+                "measured": [mark.value for mark in chosen],
+            }  # fmt: skip
+    place = {"field": "at", "type": "quantitative"}
+    said = [{"field": "label", "type": "nominal"}]
+    if dots:
+        shape = {
+            "field": "kind", "type": "nominal", "legend": LEGEND,
+            "scale": {"range": ["diamond", "triangle-up", "square", "circle"]},
+        }  # fmt: skip
+        layers.append(
+            {
+                "data": {"name": "dots"},
+                "transform": [{"calculate": "split(datum.label, ' of ')[0]", "as": "kind"}],
+                "mark": {"type": "point", "size": 90, "filled": True, "color": PALETTE[5]},
+                "encoding": {
+                    "x": place, "y": {**height, "field": "measured"}, "shape": shape,
+                    "tooltip": [*said, {"field": "measured", "type": "quantitative",
+                                        "format": ".3f"}],
+                },
+            }
+        )  # fmt: skip
+    if rules:
+        layers.append(
+            {
+                "data": {"name": "rules"},
+                "mark": {"type": "rule", "color": PALETTE[5], "strokeWidth": 2},
+                "encoding": {"x": place, "tooltip": said},
+            }
         )
-    )
-    height = alt.Y(
-        "value:Q",
-        title=figure.axis,
-        scale=alt.Scale(domain=[0, 1]) if figure.share else alt.Scale(zero=False),
-    )
-    thin = base.mark_line(strokeWidth=1, opacity=0.3).encode(height)
-    thick = base.mark_line(strokeWidth=2.5).encode(alt.Y("smooth:Q"))
-    spots = base.mark_circle(size=60, opacity=0).encode(
-        alt.Y("smooth:Q"),
-        tooltip=[
-            alt.Tooltip("stage:N", title="stage"),
-            alt.Tooltip("step:Q", title="step"),
-            alt.Tooltip("metric:N", title="metric"),
-            alt.Tooltip("value:Q", title="value", format=".4~g"),
-            alt.Tooltip("smooth:Q", title="running mean", format=".4~g"),
-            alt.Tooltip("means:N", title="what it is"),
-        ],
-    )
-    layers = [*_band(figure, table), *_borders(axis), thin, thick, spots]
-    return alt.layer(*layers).properties(height=HEIGHT + (0 if by == "stage" else LEGEND_HEIGHT))
-
-
-def funnel(counts: Sequence[CurationCount]) -> alt.Chart:
-    """How many candidates of a data set were kept, and why the others were not."""
-    rows = Counter[str]()
-    for count in counts:
-        rows[count.reason] += count.rows
-    reasons = list(rows)
-    table = pd.DataFrame({"reason": reasons, "rows": list(rows.values())})
-    colours = [KEPT_COLOUR if reason == "kept" else DROPPED_COLOUR for reason in reasons]
-    bars = alt.Chart(table, height=alt.Step(22)).mark_bar()
-    encoded: alt.Chart = bars.encode(
-        alt.X("rows:Q", title="candidates", axis=alt.Axis(tickMinStep=1, format=",d")),
-        alt.Y("reason:N", title=None, sort=reasons, axis=alt.Axis(labelLimit=200)),
-        alt.Color("reason:N", scale=alt.Scale(domain=reasons, range=colours), legend=None),
-        tooltip=[alt.Tooltip("reason:N"), alt.Tooltip("rows:Q", title="candidates")],
-    )
-    return encoded
-
-
-def _band(figure: Figure, table: pd.DataFrame) -> list[alt.Chart]:
-    """The band between two metrics, smoothed as the lines are."""
-    if figure.band is None:
-        return []
-    low, high = figure.band
-    wide = table[table["metric"].isin(figure.band)].pivot_table(
-        index=["stage", "place"], columns="metric", values="smooth"
-    )
-    if low not in wide or high not in wide:
-        return []
-    ends = wide.rename(columns={low: "low", high: "high"}).reset_index()
-    return [
-        alt.Chart(ends)
-        .mark_area(opacity=0.18, color=PALETTE[0])
-        .encode(alt.X("place:Q"), alt.Y("low:Q"), alt.Y2("high:Q"), detail="stage:N")
-    ]
-
-
-def _borders(axis: Sequence[Span]) -> list[alt.Chart]:
-    """A rule where a stage begins, and its name."""
-    table = pd.DataFrame(axis, columns=list(Span._fields))
-    rules = alt.Chart(table[table["start"] > 0]).mark_rule(color=INK, strokeDash=[3, 3])
-    names = alt.Chart(table).mark_text(align="left", dx=4, dy=-8, color=INK, fontSize=11)
-    return [
-        rules.encode(alt.X("start:Q")),
-        names.encode(alt.X("start:Q"), alt.Y(value=0), text="label:N"),
-    ]
+    return layers

@@ -1,33 +1,46 @@
-"""What every page has: a run to look at, or a plain word on why there is none.
+"""What every page has: a store, mostly a run to look at, or a plain word on why there is none.
 
-A page is a function of an engine and a run. While its run is at work it is drawn again every few
-seconds, without the rest of the page; what fails while drawing is said in one line.
+``show`` draws a page about one run, ``show_store`` one about all of them. Either is a function that
+gets the engine and draws; what fails in it is said in one line. ``live`` draws a part of a page
+again every few seconds while its run is at work, without the rest of the page. ``ask`` puts a
+question to ``services.views`` and remembers the answer for as long as it may be old. Filters are
+widgets with a key and ``bind="query-params"``: the address restores all of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import streamlit as st
 from sqlalchemy import Engine
 
 from services import views
-from services.errors import StoreError
+from services.errors import R1Error, StoreError
 from services.views import MissingStoreError, Run
 
 REFRESH = timedelta(seconds=5)
+FRESH = timedelta(seconds=4)
+"""How old an answer about a run at work may be: less than from one drawing to the next."""
+SETTLED = timedelta(minutes=2)
+"""How old an answer may be about what no longer changes but by hand."""
+REMEMBERED = 128
+"""Answers kept at most; each is at most what one page shows."""
 SILENT_AFTER_SECONDS = 900.0
 """A running run that wrote nothing for so long is not waited for."""
 FIRST_COMMAND = "r1 run --recipe tiny"
 
 Page = Callable[[Engine, Run], None]
+StorePage = Callable[[Engine], None]
+T = TypeVar("T")
 
 
 def show(title: str, page: Page) -> None:
     """Draw a page for the run that the reader chooses."""
     heading, choice = st.columns([2, 1], vertical_alignment="bottom")
     heading.title(title, anchor=False)
-    try:
-        engine = _engine(views.store_url())
+    with failures_in_words():
+        engine = open_store()
         runs = views.list_runs(engine)
         if not runs:
             raise MissingStoreError("nothing has run yet", "Start a run with: r1 run")
@@ -35,22 +48,60 @@ def show(title: str, page: Page) -> None:
             run = _choose_run(runs)
         live(run, lambda: _say_state(engine, run))
         page(engine, run)
-    except StoreError as error:
-        _say(error)
+
+
+def show_store(title: str, page: StorePage) -> None:
+    """Draw a page about the store as a whole; it is drawn where nothing has run yet, too."""
+    st.title(title, anchor=False)
+    with failures_in_words():
+        page(open_store())
+
+
+def open_store() -> Engine:
+    """The store to read.
+
+    Raises:
+        StoreError: There is none, or it cannot be read.
+    """
+    return _engine(views.store_url())
 
 
 def live(run: Run, draw: Callable[[], None]) -> None:
     """Draw now, and again every few seconds while the run is at work."""
-    at_work = run.state == "running" and run.silent_seconds < SILENT_AFTER_SECONDS
 
-    @st.fragment(run_every=REFRESH if at_work else None)
+    @st.fragment(run_every=REFRESH if at_work(run) else None)
     def guarded() -> None:
-        try:
+        with failures_in_words():
             draw()
-        except StoreError as error:
-            _say(error)
 
     guarded()
+
+
+def at_work(run: Run) -> bool:
+    """Whether more can be expected of a run."""
+    return run.state == "running" and run.silent_seconds < SILENT_AFTER_SECONDS
+
+
+def ask(run: Run | None, query: Callable[..., T], engine: Engine, *args: Any, **kwargs: Any) -> T:
+    """The answer of a view, remembered for a few seconds, or minutes where little changes.
+
+    Args:
+        run: The run that it is about; None for the store as a whole.
+        query: A function of ``services.views``.
+        engine: Its first argument.
+        args: The others; records, numbers and words.
+        kwargs: The same by name.
+    """
+    remember = _fresh if run is None or at_work(run) else _settled
+    name = f"{query.__module__}.{query.__qualname__}"
+    address = engine.url.render_as_string(hide_password=True)
+    return cast(T, remember(name, address, query, engine, args, kwargs))
+
+
+def forget() -> None:
+    """Ask anew from here on: something was written."""
+    _fresh.clear()
+    _settled.clear()
 
 
 def duration(seconds: float) -> str:
@@ -62,9 +113,33 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-@st.cache_resource(max_entries=4)
+@contextmanager
+def failures_in_words() -> Iterator[None]:
+    """What the store or another service refuses is said in one line instead of the rest."""
+    try:
+        yield
+    except R1Error as error:
+        _say(error)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
 def _engine(url: str) -> Engine:
     return views.open_views(url)
+
+
+def _answer(
+    name: str,
+    address: str,
+    _query: Callable[..., Any],
+    _engine: Engine,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    return _query(_engine, *args, **kwargs)
+
+
+_fresh = st.cache_data(ttl=FRESH, max_entries=REMEMBERED, show_spinner=False)(_answer)
+_settled = st.cache_data(ttl=SETTLED, max_entries=REMEMBERED, show_spinner=False)(_answer)
 
 
 def _choose_run(runs: list[Run]) -> Run:
@@ -90,12 +165,12 @@ def _say_state(engine: Engine, shown: Run) -> None:
     st.text(" · ".join([*parts, run.summary] if run.summary else parts))
 
 
-def _say(error: StoreError) -> None:
+def _say(error: R1Error) -> None:
     sentence = f"{error.what[0].upper()}{error.what[1:]}. {error.mend}"
     if isinstance(error, MissingStoreError):
         st.info("There is nothing to show yet. Start a first run, then come back:")
         st.code(FIRST_COMMAND, language="bash")
         st.text(sentence)
     else:
-        st.error("The store cannot be read.")
+        st.error("The store cannot be read." if isinstance(error, StoreError) else "That failed.")
         st.text(sentence)

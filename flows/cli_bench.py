@@ -78,6 +78,45 @@ def bench_rl(
     _print(asdict(rl.bench(folder, chosen, steps=steps, rounds=rounds)), as_json)
 
 
+@bench.command("dashboard")
+def bench_dashboard(
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Store to fill and to read: sqlite:///FILE or postgresql://…; by default a file "
+            "in the home. What else it holds stays as it is.",
+        ),
+    ] = None,
+    completions: Annotated[int, typer.Option(min=100)] = 1_000_000,
+    steps: Annotated[int, typer.Option(min=20, help="Of all runs together.")] = 10_000,
+    runs: Annotated[int, typer.Option(min=1, max=100)] = 20,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every page of the dashboard on a generated store, cold and warm; minutes to fill it once."""
+    from flows.environment import home_folder
+    from services.bench import pages
+    from services.bench.filled_store import Size
+
+    folder = home_folder(home)
+    measured = pages.bench(
+        store or f"sqlite:///{folder / 'bench' / 'dashboard.db'}",
+        Size(completions, steps, runs),
+        lambda words: typer.echo(words, err=True),
+    )
+    if as_json:
+        print_json(measured._asdict())
+        return
+    for page in measured.pages:
+        typer.echo(
+            f"{page['page']:<46} cold {page['cold_seconds']:5.2f} s   "
+            f"warm {page['warm_seconds']:5.2f} s   {page['memory_mib']:5.0f} MiB   "
+            f"{page['rows_loaded']:>6,} rows loaded, {page['rows_shown']:>6,} shown"
+        )
+    typer.echo("\n".join(measured.missed) or "Every page is within its bars.")
+
+
 def _model(name: str | None, base: str, home: Path | None) -> Path:
     """The model asked for, or the newest r1-zero, because lengths are those of its stage."""
     from flows.environment import home_folder

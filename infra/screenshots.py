@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import URLError
 
+from dashboard.contents import PAGES
+
 ROOT = Path(__file__).parents[1]
-PAGES = {"overview": "/", "training": "/training", "samples": "/samples"}
 BROWSER_FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -46,8 +47,8 @@ const main = document.querySelector('[data-testid="stMain"]');
 return Math.max(document.documentElement.scrollHeight, main ? main.scrollHeight : 0);
 """
 EXCEPTIONS = "return document.querySelectorAll('[data-testid=\"stException\"]').length;"
-START_SECONDS = 60.0
-SETTLE_SECONDS = 2.0
+START_SECONDS = 240.0
+SETTLE_SECONDS = 3.0
 """Charts are drawn after the script has run."""
 
 
@@ -100,7 +101,7 @@ class Browser:
     def close(self) -> None:
         """End the browser."""
         request = urllib.request.Request(self._session, method="DELETE")
-        urllib.request.urlopen(request, timeout=60).close()
+        urllib.request.urlopen(request, timeout=240).close()
 
     def errors(self) -> list[str]:
         """What the console has complained about since the last call.
@@ -123,7 +124,7 @@ class Browser:
             json.dumps(body).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=240) as answer:
             return json.load(answer)["value"]
 
 
@@ -136,12 +137,12 @@ def main() -> None:
     complaints = []
     with _dashboard() as dashboard, _browser() as browser:
         for look in LOOKS:
-            for name, path in PAGES.items():
-                browser.open(dashboard + path, look)
-                (output / f"{name}-{look.name}.png").write_bytes(browser.picture())
-                complaints += [f"{name}, {look.name}: {error}" for error in browser.errors()]
+            for page in PAGES:
+                browser.open(dashboard + page.path, look)
+                (output / f"{page.name}-{look.name}.png").write_bytes(browser.picture())
+                complaints += [f"{page.name}, {look.name}: {error}" for error in browser.errors()]
                 if browser.run(EXCEPTIONS):
-                    complaints.append(f"{name}, {look.name}: the page shows an exception")
+                    complaints.append(f"{page.name}, {look.name}: the page shows an exception")
     if complaints:
         raise SystemExit("\n".join(complaints))
 

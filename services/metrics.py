@@ -6,10 +6,12 @@ right answers where none is right) is left out rather than given as zero. Unscor
 counted, and count neither as right nor as wrong.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import fmean, quantiles
 from typing import NamedTuple
 
+from services.reflection import RECHECKING, REFLECTIVE_WORDS, reflective_form_counts
 from services.types import Completion, Problem, Score, TraceFacts, Verdict
 
 
@@ -37,9 +39,10 @@ def batch_metrics(rows: Sequence[Scored]) -> dict[str, float]:
     reasoning = [row for row in rows if row.problem.kind != "general"]
     values: dict[str, float] = {
         **_rewards(rows),
-        **_lengths("length", rows),
+        **_lengths("length/mean", rows),
         "truncated": fmean(row.completion.truncated for row in rows),
         "language/consistency": fmean(row.facts.language_share for row in rows),
+        "language/mixed": fmean(row.facts.language_share < 1.0 for row in rows),
         "unscorable": fmean(not row.scorable for row in rows),
         "unscorable/rows": float(sum(not row.scorable for row in rows)),
     }
@@ -58,37 +61,50 @@ def _rewards(rows: Sequence[Scored]) -> dict[str, float]:
     return {name: fmean(values) for name, values in parts.items()}
 
 
-def _lengths(name: str, rows: Iterable[Scored]) -> dict[str, float]:
+def _lengths(mean: str, rows: Iterable[Scored]) -> dict[str, float]:
+    """Mean, 10th and 90th percentile of lengths; ``length/right`` has ``length/right_p10``."""
     lengths = [len(row.completion.token_ids) for row in rows]
     if not lengths:
         return {}
     deciles = quantiles(lengths, n=10, method="inclusive") if len(lengths) > 1 else lengths * 9
+    stem = mean.removesuffix("mean") if mean.endswith("/mean") else f"{mean}_"
     return {
-        f"{name}/mean": fmean(lengths),
-        f"{name}/p10": float(deciles[0]),
-        f"{name}/p90": float(deciles[-1]),
+        mean: fmean(lengths),
+        f"{stem}p10": float(deciles[0]),
+        f"{stem}p90": float(deciles[-1]),
     }
+
+
+def _reflection(rows: Sequence[Scored]) -> dict[str, float]:
+    """Words of reflection per completion: all, each in either language, and those of checking."""
+    forms = Counter[str]()
+    for row in rows:
+        forms.update(reflective_form_counts(row.completion.text))
+    values = {"reflective/mean": fmean(row.facts.reflective_words for row in rows)}
+    for word, (english, chinese) in REFLECTIVE_WORDS.items():
+        values[f"reflective/en/{word}"] = forms[english] / len(rows)
+        values[f"reflective/zh/{word}"] = forms[chinese] / len(rows)
+    values["reflective/rechecking"] = sum(
+        values[f"reflective/{language}/{word}"] for language in ("en", "zh") for word in RECHECKING
+    )
+    return values
 
 
 def _reasoning(rows: Sequence[Scored]) -> dict[str, float]:
     """What only reasoning problems have: accuracy, search and reflection."""
     scorable = [row for row in rows if row.scorable]
-    right = [len(row.completion.token_ids) for row in scorable if row.correct]
-    wrong = [len(row.completion.token_ids) for row in scorable if not row.correct]
     steps = sum(row.facts.steps for row in rows)
     attempts = sum(row.facts.attempts for row in rows)
     values = {
-        "reflective/mean": fmean(row.facts.reflective_words for row in rows),
+        **_reflection(rows),
+        **_lengths("length/right", (row for row in scorable if row.correct)),
+        **_lengths("length/wrong", (row for row in scorable if not row.correct)),
         "gives_up": fmean(row.facts.gave_up for row in rows),
         "false_claims": fmean(row.facts.false_claim for row in rows),
         "attempts/mean": attempts / len(rows),
     }
     if scorable:
         values["accuracy"] = fmean(row.correct for row in scorable)
-    if right:
-        values["length/right"] = fmean(right)
-    if wrong:
-        values["length/wrong"] = fmean(wrong)
     if steps:
         values["slips"] = sum(row.facts.slips for row in rows) / steps
     if attempts:

@@ -1,8 +1,8 @@
 """What can be counted in a chain of thought, and in many of them.
 
-Reflective words are the ten of the paper (v2, figure 9a) and their Chinese forms. Attempts, slips
-and repetitions are read off countdown traces (``3 +5 =8 -7 =1``), whoever wrote them; for other
-kinds they stay zero. Nothing here rewards anything: these are the instruments.
+Reflective words are those of ``services.reflection``. Attempts, slips and repetitions are read off
+countdown traces (``3 +5 =8 -7 =1``), whoever wrote them; for other kinds they stay zero. Nothing
+here rewards anything: these are the instruments.
 """
 
 import json
@@ -13,48 +13,12 @@ from typing import Final, NamedTuple
 
 from services.language import language_share
 from services.prompts import Format, parse
+from services.reflection import count_reflective_words
 from services.types import Problem, TraceFacts, Verdict
 
-REFLECTIVE_WORDS: Final[dict[str, tuple[str, ...]]] = {
-    "wait": ("wait", "等等"),
-    "mistake": ("mistake", "失误"),
-    "however": ("however", "然而"),
-    "but": ("but", "但是"),
-    "retry": ("retry", "重试"),
-    "error": ("error", "错误"),
-    "verify": ("verify", "验证"),
-    "wrong": ("wrong", "错了"),
-    "evaluate": ("evaluate", "评估"),
-    "check": ("check", "检查"),
-}
-"""The paper's words, each with the forms it is counted in."""
-
-_REFLECTIVE = re.compile(
-    "|".join(
-        rf"\b{form}\b" if form.isascii() else form
-        for forms in REFLECTIVE_WORDS.values()
-        for form in forms
-    ),
-    re.IGNORECASE,
-)
-_FORM_TO_WORD: Final = {form: word for word, forms in REFLECTIVE_WORDS.items() for form in forms}
 _ATTEMPT = re.compile(r"(?P<second_look>(?:verify|验证) : )?(?P<steps>\d+(?: [+-]\d+ =-?\d+)+)")
 _STEP = re.compile(r"([+-])(\d+) =(-?\d+)")
 _NO_ANSWER: Final = {"none", "无", ""}
-
-
-def count_reflective_words(text: str) -> int:
-    """How many reflective words a text holds."""
-    return sum(1 for _ in _REFLECTIVE.finditer(text))
-
-
-def reflective_word_counts(text: str) -> dict[str, int]:
-    """The same by word of the paper's list; words that do not occur are left out."""
-    counts: dict[str, int] = {}
-    for match in _REFLECTIVE.finditer(text):
-        word = _FORM_TO_WORD[match.group().lower()]
-        counts[word] = counts.get(word, 0) + 1
-    return counts
 
 
 class Attempt(NamedTuple):

@@ -1,13 +1,16 @@
-"""Where is the run, what came out? The recipe as a graph, the stage table, the decision."""
+"""Where is the run, what came out? The recipe as a graph, champion, alarms, the stage table."""
+
+from collections.abc import Sequence
 
 import streamlit as st
 from sqlalchemy import Engine
 from streamlit.elements.lib.column_types import ColumnConfig
 
-from dashboard import charts, frame
+from dashboard import frame, panels
 from dashboard.lineage import PLAN, lineage_dot
+from dashboard.plain_text import visible
 from services import views
-from services.views import Decision, Evaluation, Run, Stage
+from services.views import Champion, Decision, Evaluation, RaisedAlarm, Run, Stage
 
 LEVEL = "pass@1/level_"
 # Metric to heading, format and meaning; a name that ends in @ stands for any k.
@@ -24,16 +27,20 @@ COLUMNS = {
     "helpfulness": ("helpful", "%.2f", "Share of helpful responses to harmless prompts"),
     "safety": ("safe", "%.2f", "Share of safe responses to general prompts"),
 }
+ALARMS = 10
+ACTIONS = {"warn": "training went on", "pause": "training was paused", "rollback": "rolled back"}
 
 
 def page(engine: Engine, run: Run) -> None:
-    """Graph, stage table, decision and data sets of a run."""
+    """Graph, champion, decisions, alarms and stage table of a run."""
     frame.live(run, lambda: _draw(engine, run))
 
 
 def _draw(engine: Engine, run: Run) -> None:
-    now, stages = views.run_overview(engine, run.id)
-    _figures(now, stages)
+    now, stages = frame.ask(run, views.run_overview, engine, run.id)
+    alarms = frame.ask(run, views.alarms, engine, run.id, ALARMS)
+    champions = frame.ask(None, views.champions, engine)
+    _figures(now, stages, alarms, champions)
     st.graphviz_chart(
         lineage_dot(stages), width="stretch", alt="Stages of the recipe and what feeds them"
     )
@@ -41,51 +48,95 @@ def _draw(engine: Engine, run: Run) -> None:
         "Solid: a model goes on training. Dashed: data, rewards or a candidate. Orange: training "
         "starts again from the base model."
     )
-    _decisions(views.decisions(engine, run.id))
-    _table(views.evaluation_table(engine, run.id))
-    _data_sets(engine, run, stages)
+    left, right = st.columns(2)
+    with left:
+        _decisions(frame.ask(run, views.decisions, engine, run.id), champions)
+    with right:
+        _alarms(alarms)
+    _table(run, frame.ask(run, views.evaluation_table, engine, run.id))
 
 
-def _figures(run: Run, stages: list[Stage]) -> None:
+def _figures(
+    run: Run, stages: list[Stage], alarms: Sequence[RaisedAlarm], champions: Sequence[Champion]
+) -> None:
     active = [stage for stage in stages if stage.state == "running"]
     numbers = {
         "State": run.state,
         "Stages done": f"{run.stages_done} of {max(len(PLAN), len(stages))}",
         "Time in stages": frame.duration(sum(stage.seconds for stage in stages)),
         "Now": active[-1].name if active else "–",
+        "Champion": f"v{champions[0].version}" if champions else "none yet",
+        "Alarms": f"{len(alarms)}{' or more' if len(alarms) == ALARMS else ''}",
     }
-    for column, (label, value) in zip(st.columns(len(numbers)), numbers.items(), strict=True):
-        column.metric(label, value, border=True)
+    with st.container(horizontal=True, gap="small"):
+        for label, value in numbers.items():
+            st.metric(label, value, border=True, width=165)
     for stage in active:
         if stage.progress is not None:
             done = f"{stage.name}: step {stage.last_step} of {stage.total_steps}"
             st.progress(stage.progress, text=done)
 
 
-def _decisions(decisions: list[Decision]) -> None:
+def _decisions(decisions: list[Decision], champions: Sequence[Champion]) -> None:
+    panels.heading(
+        "Champion and decisions",
+        "The champion is the registered version that is served and exported; the gate compares "
+        "every candidate with it. People may promote or roll back by hand, with a reason.",
+    )
+    for champion in champions:
+        how = "brought back" if champion.action == "rollback" else "promoted"
+        words = (
+            f"{champion.model}, version {champion.version}: {how} by {champion.who} on "
+            f"{champion.at:%Y-%m-%d %H:%M} UTC. {champion.why}"
+        )
+        st.text(visible(words.strip()))
+    if not champions:
+        st.text("No model has become champion yet.")
     for decision in decisions:
-        st.subheader("Decision", anchor=False)
         if decision.promoted:
-            st.success(f"`{decision.model}` was promoted to champion.", icon=":material/check:")
+            st.success(f"This run: {decision.model} passed the gate.", icon=":material/check:")
         else:
-            st.warning(f"`{decision.model}` was not promoted.", icon=":material/block:")
-        st.text("\n".join([*decision.reasons, decision.note]).strip())
+            st.warning(f"This run: {decision.model} was refused.", icon=":material/block:")
+        st.text(visible("\n".join([*decision.reasons, decision.note]).strip()))
 
 
-def _table(evaluations: list[Evaluation]) -> None:
+def _alarms(alarms: Sequence[RaisedAlarm]) -> None:
+    panels.heading(
+        "Alarms",
+        "What a guard of training, the champion's monitor or a retraining wanted somebody to know, "
+        f"the latest {ALARMS} of this run.",
+    )
+    if not alarms:
+        st.text("None.")
+    for alarm in alarms:
+        where = f"{alarm.stage} step {alarm.step}" if alarm.step else alarm.stage or alarm.source
+        action = ACTIONS.get(alarm.action, alarm.action)
+        with st.container(border=True):
+            st.text(visible(f"{alarm.at:%Y-%m-%d %H:%M} UTC · {where} · {alarm.name} · {action}"))
+            st.text(visible(alarm.message))
+
+
+def _table(run: Run, evaluations: list[Evaluation]) -> None:
     if not evaluations:
         return
-    st.subheader("Every model on the held-out problems", anchor=False)
     names = _ordered_names(evaluations)
-    rows = [{"model": row.model, **{n: row.summary.get(n) for n in names}} for row in evaluations]
+    panels.heading(
+        "Every model on the held-out problems",
+        "No stage trains on these problems. Point at a column for what it measures.",
+        download=lambda: panels.rows_as_csv(
+            ["model", *names], [[e.model, *map(e.summary.get, names)] for e in evaluations]
+        ),
+        name=f"{run.id}-models",
+    )
+    rows = {"model": [row.model for row in evaluations]}
     st.dataframe(
-        rows,
+        rows | {name: [row.summary.get(name) for row in evaluations] for name in names},
         hide_index=True,
         column_config={name: _column(name) for name in names},
         height="content",
     )
     protocol = ", ".join(f"{key} {value}" for key, value in evaluations[0].protocol.items())
-    st.text(f"Measured with {protocol}")
+    st.text(visible(f"Measured with {protocol}"))
 
 
 def _ordered_names(evaluations: list[Evaluation]) -> list[str]:
@@ -109,21 +160,6 @@ def _column(name: str) -> ColumnConfig:
     k = name.partition("@")[2]
     heading, form, meaning = COLUMNS[name] if name in COLUMNS else COLUMNS[name.removesuffix(k)]
     return st.column_config.NumberColumn(heading.format(k=k), format=form, help=meaning)
-
-
-def _data_sets(engine: Engine, run: Run, stages: list[Stage]) -> None:
-    names = [stage.name for stage in stages if stage.kind == "curation"]
-    funnels = {name: views.curation_funnel(engine, run.id, name) for name in names}
-    made = [(name, counts) for name, counts in funnels.items() if counts]
-    if not made:
-        return
-    st.subheader("What curation kept", anchor=False)
-    for column, (name, counts) in zip(st.columns(max(2, len(made))), made, strict=False):
-        with column:
-            kept = sum(count.rows for count in counts if count.reason == "kept")
-            total = sum(count.rows for count in counts)
-            st.markdown(f"**{name}**: {kept:,} of {total:,} candidates")
-            st.altair_chart(charts.funnel(counts), width="stretch", alt=f"Funnel of {name}")
 
 
 frame.show("Overview", page)

@@ -1,32 +1,36 @@
-"""How did it learn? Reward, accuracy, length, language and reflection over all stages."""
+"""How did it learn? Reward, held-out accuracy, policy and speed over all stages, run beside run."""
 
-import csv
-import io
 from collections.abc import Sequence
 
 import streamlit as st
 from sqlalchemy import Engine
 
-from dashboard import charts, frame
-from dashboard.figures import FIGURES, Figure
+from dashboard import charts, frame, overlay, panels
+from dashboard.charts import Level, Mark, Span
+from dashboard.figures import HELD_OUT, SECTIONS, Figure
+from dashboard.overlay import Line
 from services import views
-from services.views import CurvePoint, Run, Stage
+from services.views import CurvePoint, Evaluation, Run, Stage
 
-METRICS = sorted({name for figure in FIGURES for name in figure.metrics})
+MODEL_OF = {"zero": "r1-zero", "dev1": "dev1", "dev2": "dev2", "dev3": "dev3", "r1": "r1",
+            "distill": "distill", "student-rl": "student-rl"}  # fmt: skip
+# The row of the stage table that measures what a stage made.
+PEERS = ("distill", "student-rl")
 
 
 def page(engine: Engine, run: Run) -> None:
-    """Curves of the chosen stages of a run."""
-    trained = _trained(engine, run)
+    """Curves of the chosen stages, of one run or of several."""
+    lines = overlay.choose(engine, run)
+    trained = overlay.stages_of(engine, run, lines)
     if not trained:
         st.info("No stage of this run has made a step yet; curves appear with the first one.")
-        frame.live(run, lambda: _wait_for_steps(engine, run))
+        frame.live(run, lambda: _wait_for_steps(engine, run, lines))
         return
-    choice, smoothing = st.columns([3, 1], vertical_alignment="bottom")
-    with choice:
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    with left:
         names = _choose_stages(trained)
-    with smoothing:
-        width = st.slider(
+    with right:
+        smoothing = st.slider(
             "Smoothing",
             1,
             25,
@@ -35,74 +39,114 @@ def page(engine: Engine, run: Run) -> None:
             bind="query-params",
             help="The thick line is the mean over this many points around each one.",
         )
+    section = st.segmented_control(
+        "Figures", list(SECTIONS), default=next(iter(SECTIONS)), key="figures",
+        bind="query-params", label_visibility="collapsed", required=True,
+    )  # fmt: skip
+    reference = _choose_reference() if HELD_OUT in SECTIONS[section] else []
     if not names:
         st.info("Choose a stage.")
         return
-    frame.live(run, lambda: _draw(engine, run, trained, names, width))
-
-
-def _trained(engine: Engine, run: Run) -> list[Stage]:
-    """Stages that have steps to draw."""
-    stages = views.run_overview(engine, run.id).stages
-    return [stage for stage in stages if stage.kind in {"rl", "sft"} and stage.last_step]
+    frame.live(run, lambda: _draw(engine, run, lines, names, section, smoothing, reference))
 
 
 def _choose_stages(trained: Sequence[Stage]) -> list[str]:
     """Those of the address, else all that learn by reward, as they come."""
-    options = [stage.name for stage in trained]
-    default = [stage.name for stage in trained if stage.kind == "rl"] or options
+    kinds = {stage.name: stage.kind for stage in trained}
+    default = [name for name, kind in kinds.items() if kind == "rl"] or list(kinds)
     asked = st.session_state.get("stages", st.query_params.get("stages"))
     if asked is None or asked == st.session_state.get("default_stages"):
         st.session_state["stages"] = default
     st.session_state["default_stages"] = default
-    return st.pills("Stages", options, selection_mode="multi", key="stages", bind="query-params")
+    return st.pills(
+        "Stages", list(kinds), selection_mode="multi", key="stages", bind="query-params"
+    )
 
 
-def _wait_for_steps(engine: Engine, run: Run) -> None:
-    if _trained(engine, run):
+def _choose_reference() -> list[Level]:
+    """A line of the reader's own: what people or another model reach on these problems."""
+    with st.popover("Line to compare with", icon=":material/straighten:"):
+        value = st.number_input(
+            "Share of right answers", 0.0, 1.0, None, 0.01, key="reference", bind="query-params",
+            help="What people, or a model measured elsewhere, reach on problems like these.",
+        )  # fmt: skip
+        name = st.text_input("Whose", "human", key="whose", bind="query-params", max_chars=40)
+    return [] if value is None else [Level(name or "reference", value)]
+
+
+def _wait_for_steps(engine: Engine, run: Run, lines: Sequence[Line]) -> None:
+    if overlay.stages_of(engine, run, lines):
         st.rerun()
 
 
 def _draw(
-    engine: Engine, run: Run, trained: Sequence[Stage], names: Sequence[str], smoothing: int
+    engine: Engine,
+    run: Run,
+    lines: Sequence[Line],
+    names: Sequence[str],
+    section: str,
+    smoothing: int,
+    reference: Sequence[Level],
 ) -> None:
-    now = _trained(engine, run)
-    if len(now) != len(trained):
-        st.rerun()
-    axis = charts.spans([stage for stage in now if stage.name in names])
-    points = views.training_curves(engine, run.id, names, METRICS)
-    drawn = {point.name for point in points}
-    figures = [figure for figure in FIGURES if drawn & figure.series.keys()]
-    for left in range(0, len(figures), 2):
-        for column, figure in zip(st.columns(2), figures[left : left + 2], strict=False):
-            with column:
-                _draw_figure(figure, points, axis, smoothing)
-    st.download_button(
-        "Download these numbers (CSV)",
-        _as_csv(run, points),
-        file_name=f"{run.id}-curves.csv",
-        mime="text/csv",
-        icon=":material/download:",
-        on_click="ignore",
-    )
+    trained = overlay.stages_of(engine, run, lines)
+    axis = charts.spans(stage for stage in trained if stage.name in names)
+    wanted = sorted({name for figure in SECTIONS[section] for name in figure.metrics})
+    points = overlay.points_of(engine, run, lines, names, wanted)
+    there = {point.name for line in points.values() for point in line}
+    measured = frame.ask(run, views.evaluation_table, engine, run.id)
+    columns = st.columns(2)
+    place = 0
+    for whole in SECTIONS[section]:
+        figure = whole.of(there)
+        marks, levels = _held_out(measured, axis) if whole is HELD_OUT else ([], [])
+        if not figure.series and not marks:
+            continue
+        with columns[place % 2]:
+            shown = [*levels, *reference] if whole is HELD_OUT else []
+            _draw_figure(figure, points, axis, smoothing, marks, shown, f"{run.id}-{place}")
+        place += 1
+    if not place:
+        st.info("The chosen stages record nothing of this kind.")
 
 
 def _draw_figure(
-    figure: Figure, points: Sequence[CurvePoint], axis: Sequence[charts.Span], smoothing: int
+    figure: Figure,
+    points: dict[str, list[CurvePoint]],
+    axis: Sequence[Span],
+    smoothing: int,
+    marks: Sequence[Mark],
+    levels: Sequence[Level],
+    stem: str,
 ) -> None:
-    st.markdown(f"**{figure.title}**", help=figure.definition)
     table = charts.curve_table(figure, points, axis, smoothing)
-    st.altair_chart(
-        charts.curves(figure, table, axis), width="stretch", alt=f"{figure.title}: {figure.axis}"
-    )
+    drawn = charts.curves(figure, table, axis, marks=marks, levels=levels)
+    panels.draw(figure.title, figure.definition, drawn, name=f"{stem}-{figure.title}")
 
 
-def _as_csv(run: Run, points: Sequence[CurvePoint]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["run", *CurvePoint._fields])
-    writer.writerows((run.id, *point) for point in points)
-    return text.getvalue()
+def _held_out(
+    measured: Sequence[Evaluation], axis: Sequence[Span]
+) -> tuple[list[Mark], list[Level]]:
+    """Evaluations as dots at the end of their stage, and lines to compare with.
+
+    They are those of the chosen run; the base model and the peers (the student by distillation and
+    by reinforcement learning) are rules from side to side.
+    """
+    by_model = {evaluation.model: evaluation.summary for evaluation in measured}
+    marks = []
+    for span in axis:
+        summary = by_model.get(MODEL_OF.get(span.stage, ""), {})
+        for name in sorted(summary):
+            value = summary[name]
+            if value is not None and (name == "pass@1" or name.startswith("cons@")):
+                marks.append(Mark(span.end, f"{name} of {MODEL_OF[span.stage]}", value))
+    drawn = {span.stage for span in axis}
+    compared = {"base": "base", **{name: name for name in PEERS if name not in drawn}}
+    levels = [
+        Level(f"{label}, pass@1", value)
+        for model, label in compared.items()
+        if (value := by_model.get(model, {}).get("pass@1")) is not None
+    ]
+    return marks, levels
 
 
 frame.show("Training", page)

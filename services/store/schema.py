@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 """The revision of infra/migrations that makes exactly these tables."""
 
 
@@ -172,7 +172,10 @@ class Rollouts(Graded, Base):
 
     __tablename__ = "rollouts"
     __table_args__ = (
-        Index("rollouts_by_problem", "problem_id", "stage_id", "step"),
+        Index("rollouts_by_problem", "stage_id", "problem_id", "step"),
+        Index("rollouts_by_length", "stage_id", "length_tokens", "step"),
+        Index("rollouts_by_total", "stage_id", "total", "step"),
+        Index("rollouts_by_verdict", "stage_id", "verdict", "step"),
         {"sqlite_with_rowid": False},
     )
 
@@ -240,6 +243,9 @@ class EvaluationSamples(Graded, Base):
     """One graded completion of an evaluation."""
 
     __tablename__ = "evaluation_samples"
+    __table_args__ = (
+        Index("evaluation_samples_by_problem", "evaluation_id", "problem_id", "sample"),
+    )
 
     evaluation_id: Mapped[int] = mapped_column(
         ForeignKey("evaluations.id", ondelete="CASCADE"), primary_key=True

@@ -1,14 +1,22 @@
 """Completions of training: looked through by what is known about them, shown with their text."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Engine, Select, UnaryExpression, and_, func, select
 
 from services.store.opening import reading
-from services.store.schema import Problems, Rollouts, RolloutTexts, Stages
+from services.store.schema import Problems, Rollouts, RolloutTexts, Runs, Stages
 
-MAX_SAMPLES = 200
+MAX_SAMPLES = 1000
+"""Completions of one answer at most; as many as an export holds."""
+MAX_COUNT = 10_000
+"""Counting stops here: nobody turns so many pages."""
+SEARCHED = 50_000
+"""Completions whose texts one search for words reads at most, the first in the chosen order."""
+PARTS = ("total", "accuracy", "format", "language", "preference")
+"""Parts of the reward that can be asked for by size."""
 Order = Literal["step", "latest", "longest", "shortest", "best", "worst"]
 
 
@@ -30,8 +38,15 @@ class CompletionFilter(NamedTuple):
     language: str | None = None
     """Language of the question."""
     level: int | None = None
+    problem: str | None = None
+    """The id its source gave the problem."""
+    part: str = "total"
+    """Which of ``PARTS`` the next two bound."""
+    min_part: float | None = None
+    max_part: float | None = None
     contains: str = ""
-    """Text that must occur in the completion; case counts only beyond ASCII on SQLite."""
+    """Text that must occur in the completion; case counts only beyond ASCII on SQLite. Only the
+    first ``SEARCHED`` completions that are like the rest says are looked through."""
 
 
 class Completion(NamedTuple):
@@ -72,9 +87,11 @@ _ORDERS: dict[Order, tuple[UnaryExpression[Any], ...]] = {
     "latest": (Rollouts.step.desc(),),
     "longest": (Rollouts.length_tokens.desc(), Rollouts.step.desc()),
     "shortest": (Rollouts.length_tokens.asc(), Rollouts.step.desc()),
-    "best": (Rollouts.total.desc().nulls_last(), Rollouts.step.desc()),
-    "worst": (Rollouts.total.asc().nulls_last(), Rollouts.step.desc()),
+    "best": (Rollouts.total.desc(), Rollouts.step.desc()),
+    "worst": (Rollouts.total.asc(), Rollouts.step.desc()),
 }
+_BY_REWARD = ("best", "worst")
+"""Orders that leave out what has no reward: where nulls go, databases and their indices differ."""
 _CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
     "first_step": lambda step: Rollouts.step >= step,
     "last_step": lambda step: Rollouts.step <= step,
@@ -85,9 +102,11 @@ _CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
     "truncated": lambda truncated: Rollouts.truncated == truncated,
     "mixed_language": lambda mixed: (Rollouts.language_share < 1.0) == mixed,
     "false_claim": lambda claims: Rollouts.false_claim == claims,
+}
+_ASKED_OF_PROBLEMS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
     "language": lambda language: Problems.language == language,
     "level": lambda level: Problems.level == level,
-    "contains": lambda text: RolloutTexts.text.icontains(text, autoescape=True),
+    "problem": lambda name: Problems.name == name,
 }
 
 
@@ -125,10 +144,61 @@ def step_samples(
     return [Completion(stage=stage, **{name: row[name] for name in fields}) for row in found]
 
 
+def count_samples(
+    engine: Engine,
+    run_id: str,
+    stage: str,
+    wanted: CompletionFilter = CompletionFilter(),  # noqa: B008 (a frozen tuple)
+    *,
+    order: Order = "latest",
+) -> int:
+    """How many completions ``step_samples`` would find; it stops at ``MAX_COUNT``."""
+    places = _places(run_id, stage, wanted, order, MAX_COUNT, 0, sort=False).subquery()
+    with reading(engine) as connection:
+        return int(connection.execute(select(func.count()).select_from(places)).scalar_one())
+
+
+def reward_weights(engine: Engine, run_id: str, stage: str) -> dict[str, float]:
+    """What each part of the reward weighs in a stage, as the recipe of the run says it."""
+    query = select(Runs.recipe).where(Runs.id == run_id)
+    with reading(engine) as connection:
+        recipe = json.loads(connection.execute(query).scalar() or "{}")
+    settings = recipe.get(stage.replace("-", "_"), {})
+    weights: dict[str, float] = settings.get("weights", {})
+    shaping: dict[str, float] = settings.get("shaping", {})
+    kinds = ("overlong", "repetition", "length")
+    return weights | {name: shaping[name] for name in kinds if shaping.get(name)}
+
+
 def _places(
-    run_id: str, stage: str, wanted: CompletionFilter, order: Order, limit: int, offset: int
+    run_id: str,
+    stage: str,
+    wanted: CompletionFilter,
+    order: Order,
+    limit: int,
+    offset: int,
+    *,
+    sort: bool = True,
 ) -> Select[Any]:
     """Where the wanted completions stand, found and sorted without touching texts if possible."""
+    like = _candidates(run_id, stage, wanted)
+    if order in _BY_REWARD:
+        like = like.where(Rollouts.total.is_not(None))
+    sorting = (*_ORDERS[order], Rollouts.group, Rollouts.sample)
+    if wanted.contains:
+        first = like.order_by(*sorting).limit(SEARCHED).subquery()
+        texts = RolloutTexts.text.icontains(wanted.contains, autoescape=True)
+        like = (
+            select(*(getattr(Rollouts, name) for name in _PLACE))
+            .join(first, _same_place(Rollouts, first.c))
+            .join(RolloutTexts, _same_place(RolloutTexts, first.c))
+            .where(texts)
+        )
+    return (like.order_by(*sorting) if sort else like).limit(limit).offset(offset)
+
+
+def _candidates(run_id: str, stage: str, wanted: CompletionFilter) -> Select[Any]:
+    """Completions that are like everything but the words asked for."""
     source = (
         select(func.coalesce(Stages.source_id, Stages.id))
         .where(Stages.run_id == run_id, Stages.name == stage)
@@ -136,15 +206,31 @@ def _places(
     )
     asked = {name: value for name, value in wanted._asdict().items() if value not in (None, "")}
     query = select(*(getattr(Rollouts, name) for name in _PLACE)).where(
-        Rollouts.stage_id == source, *(_CONDITIONS[name](value) for name, value in asked.items())
+        Rollouts.stage_id == source,
+        *(_CONDITIONS[name](value) for name, value in asked.items() if name in _CONDITIONS),
+        *_bounds(wanted),
     )
-    if "contains" in asked:
-        query = query.join(RolloutTexts, _same_place(RolloutTexts, Rollouts))
-    if {"language", "level"} & asked.keys():
-        query = query.join(Problems, Problems.id == Rollouts.problem_id)
-    return (
-        query.order_by(*_ORDERS[order], Rollouts.group, Rollouts.sample).limit(limit).offset(offset)
-    )
+    problems = [
+        _ASKED_OF_PROBLEMS[name](value)
+        for name, value in asked.items()
+        if name in _ASKED_OF_PROBLEMS
+    ]
+    if problems:  # there are few: the list of them is quicker than a join of every completion
+        query = query.where(Rollouts.problem_id.in_(select(Problems.id).where(*problems)))
+    return query
+
+
+def _bounds(wanted: CompletionFilter) -> list[ColumnElement[bool]]:
+    """Least and greatest value of one part of the reward."""
+    if wanted.part not in PARTS:
+        raise ValueError(f"{wanted.part!r} is no part of the reward that is stored by itself")
+    column = getattr(Rollouts, wanted.part)
+    bounds = []
+    if wanted.min_part is not None:
+        bounds.append(column >= wanted.min_part)
+    if wanted.max_part is not None:
+        bounds.append(column <= wanted.max_part)
+    return bounds
 
 
 def _same_place(one: Any, other: Any) -> ColumnElement[bool]:

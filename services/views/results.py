@@ -82,20 +82,20 @@ def evaluation_table(engine: Engine, run_id: str) -> list[Evaluation]:
         Evaluations.run_id,
     )
     with reading(engine) as connection:
-        runs = _runs_to_read(connection, run_id, "evaluation")
+        runs = runs_to_read(connection, run_id, "evaluation")
         found = connection.execute(select(*columns).where(Evaluations.run_id.in_(runs))).all()
     rows = {
         row.model: Evaluation(*row[:-1])
         for row in sorted(found, key=lambda row: row.run_id == run_id)
     }
-    return sorted(rows.values(), key=lambda row: (_place(row.model), row.model))
+    return sorted(rows.values(), key=lambda row: (model_order(row.model), row.model))
 
 
 def decisions(engine: Engine, run_id: str) -> list[Decision]:
     """What the gate decided on models of a run, in order."""
     columns = [getattr(Decisions, name) for name in Decision._fields]
     with reading(engine) as connection:
-        runs = _runs_to_read(connection, run_id, "gate")
+        runs = runs_to_read(connection, run_id, "gate")
         query = select(*columns).where(Decisions.run_id.in_(runs)).order_by(Decisions.decided_at)
         return [Decision(*row) for row in connection.execute(query)]
 
@@ -125,7 +125,7 @@ def curation_funnel(engine: Engine, run_id: str, stage: str) -> list[CurationCou
     return sorted(counts, key=lambda count: (order.index(count.reason), count.source))
 
 
-def _runs_to_read(connection: Connection, run_id: str, kind: str) -> list[str]:
+def runs_to_read(connection: Connection, run_id: str, kind: str) -> list[str]:
     """This run, and the runs it took stages of this kind from."""
     source = aliased(Stages)
     query = (
@@ -136,5 +136,6 @@ def _runs_to_read(connection: Connection, run_id: str, kind: str) -> list[str]:
     return [run_id, *connection.scalars(query)]
 
 
-def _place(model: str) -> int:
+def model_order(model: str) -> int:
+    """Where a model stands in the stage table."""
     return MODELS.index(model) if model in MODELS else len(MODELS)

@@ -92,10 +92,10 @@ def scored(rng: random.Random, asked: Problem, skill: float, text: str | None = 
 
 
 def rollouts(rng: random.Random, groups: int, members: int, skill: float) -> list[Rollout]:
-    """The completions of one step."""
+    """The completions of one step; the question of the first group is the same at every step."""
     made = []
     for group in range(groups):
-        asked = problem(rng)
+        asked = problem(rng) if group else problem(random.Random(5))
         rows = [scored(rng, asked, skill) for _ in range(members)]
         rewards = [row.score.total for row in rows]
         mean = sum(reward for reward in rewards if reward is not None) / members
@@ -121,15 +121,17 @@ def seed_store(url: str, *, steps: int = 12, groups: int = 2, members: int = 4) 
     store.close()
 
 
-def write_run(store: Store, run_id: str, *, steps: int, groups: int = 2, members: int = 4) -> None:
+def write_run(
+    store: Store, run_id: str, *, steps: int, groups: int = 2, members: int = 4, seed: int = 0
+) -> None:
     """Write all stages of a run, and leave the run running."""
-    rng = random.Random(7)
+    rng = random.Random(7 + seed)
     store.begin_run(
         run_id,
         recipe_name="test-data",
         recipe_digest="5eed" * 16,
-        seed=0,
-        recipe_json=Recipe(name="test-data").model_dump_json(),
+        seed=seed,
+        recipe_json=Recipe(name="test-data", seed=seed).model_dump_json(),
     )
     for stage, (kind, inputs) in STAGES.items():
         store.begin_stage(
@@ -182,7 +184,8 @@ def write_evaluation(
     store: Store, run_id: str, model: str, skill: float, rng: random.Random
 ) -> None:
     """Measure a model of this skill."""
-    rows = [scored(rng, problem(rng), skill) for _ in range(24)]
+    held_out = random.Random(11)
+    rows = [scored(rng, problem(held_out), skill) for _ in range(24)]
     values = batch_metrics(rows)
     levels = {name: value for name, value in values.items() if name.startswith("accuracy/level")}
     summary = values | {

@@ -1,14 +1,20 @@
 import json
 from datetime import UTC, datetime
 
+import altair as alt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dashboard import charts
-from dashboard.figures import FIGURES, Figure
+from dashboard import charts, emergence_charts
+from dashboard.charts import Drawn
+from dashboard.figures import EMERGENCE, SECTIONS, Figure
 from dashboard.lineage import OPTIONAL, PLAN, RESTART, lineage_dot
-from services.views import CurationCount, CurvePoint, Stage
+from services.views import CurvePoint, Stage
 
-FIGURE = Figure("Length", "tokens", {"mean": "all"}, 'what "it" is', band=("low", "high"))
+FIGURE = Figure(
+    "Length", "tokens", {"mean": "all"}, 'what "it" is', bands={"mean": ("low", "high")}
+)
 
 
 def stage(name: str, **changes: object) -> Stage:
@@ -29,6 +35,22 @@ def test_stages_lie_one_behind_the_other() -> None:
     ]
 
 
+def drawn_of(figure: Figure, lines: dict[str, list[CurvePoint]], axis: list[charts.Span]) -> Drawn:
+    return charts.curves(figure, charts.curve_table(figure, lines, axis, 3), axis)
+
+
+def check_schema(drawn: Drawn) -> None:
+    """Vega-Lite's own schema, which altair holds; and every layer finds its numbers."""
+    alt.LayerChart.from_dict(drawn.spec)
+    assert {layer["data"]["name"] for layer in drawn.spec["layer"]} <= drawn.data.keys()
+    for columns in drawn.data.values():
+        assert len({len(column) for column in columns.values()}) == 1
+
+
+def points_of(*names: str) -> list[CurvePoint]:
+    return [CurvePoint("zero", name, step, step / 10) for name in names for step in range(1, 11)]
+
+
 def test_points_are_placed_and_smoothed_within_their_stage() -> None:
     axis = charts.spans([stage("zero", last_step=3), stage("dev2", last_step=3)])
     points = [
@@ -37,53 +59,101 @@ def test_points_are_placed_and_smoothed_within_their_stage() -> None:
         for step, value in enumerate(values, start=1)
     ]
     others = [CurvePoint("zero", "other metric", 1, 9.0), CurvePoint("other stage", "mean", 1, 9.0)]
-    table = charts.curve_table(FIGURE, points + others, axis, smoothing=3)
-    assert list(table["place"]) == [1, 2, 3, 4, 5, 6]
-    assert list(table["smooth"]) == [1.5, 3.0, 4.0, 0.0, 2.0, 4.0]
+    table = charts.curve_table(FIGURE, {"run": points + others}, axis, smoothing=3)
+    assert table["place"] == [1, 2, 3, 4, 5, 6]
+    assert table["smooth"] == [1.5, 3.0, 4.0, 0.0, 2.0, 4.0]
 
 
-def points_of(*names: str) -> list[CurvePoint]:
-    return [CurvePoint("zero", name, step, step / 10) for name in names for step in range(1, 11)]
+@given(st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6)), max_size=40), st.integers(1, 12))
+def test_the_running_mean_is_that_of_the_values_around(
+    values: list[float | None], width: int
+) -> None:
+    found = charts.running_mean(values, width)
+    for place, mean in enumerate(found):
+        near = values[max(0, place - width // 2) : place + (width - 1) // 2 + 1]
+        known = [value for value in near if value is not None]
+        expected = sum(known) / len(known) if known else None
+        assert mean == (expected if expected is None else pytest.approx(expected, abs=1e-6))
 
 
-@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.title)
-def test_every_figure_is_a_valid_chart(figure: Figure) -> None:
-    axis = charts.spans([stage("zero")])
-    table = charts.curve_table(figure, points_of(*figure.metrics), axis, 5)
-    spec = charts.curves(figure, table, axis).to_dict()
-    titles = {layer["encoding"].get("y", {}).get("title") for layer in spec["layer"]}
+ALL_FIGURES = [figure for section in SECTIONS.values() for figure in section] + list(EMERGENCE)
+
+
+@pytest.mark.parametrize("figure", ALL_FIGURES, ids=lambda figure: figure.title)
+def test_every_figure_is_a_valid_chart_that_says_what_it_is(figure: Figure) -> None:
+    there = [name.replace("*", "5") for name in figure.metrics]
+    known = figure.of(there)
+    drawn = drawn_of(known, {"run": points_of(*there)}, charts.spans([stage("zero")]))
+    check_schema(drawn)
+    titles = {layer["encoding"].get("y", {}).get("title") for layer in drawn.spec["layer"]}
     assert figure.axis in titles
-    (tooltip,) = spec["layer"][-1]["transform"]
+    (tooltip,) = drawn.spec["layer"][-1]["transform"]
     assert tooltip == {"calculate": json.dumps(figure.definition), "as": "means"}
+    assert len(figure.definition.split()) > 5
+
+
+def test_a_star_stands_for_every_level() -> None:
+    figure = Figure("x", "y", {"accuracy/level_*": "level {}"}, "what it is")
+    found = figure.of(["accuracy/level_5", "accuracy/level_3", "accuracy"])
+    assert found.series == {"accuracy/level_3": "level 3", "accuracy/level_5": "level 5"}
 
 
 def test_a_band_needs_both_of_its_ends() -> None:
     axis = charts.spans([stage("zero")])
 
     def layers(*names: str) -> int:
-        table = charts.curve_table(FIGURE, points_of(*names), axis, 1)
-        return len(charts.curves(FIGURE, table, axis).to_dict()["layer"])
+        return len(drawn_of(FIGURE.of(names), {"run": points_of(*names)}, axis).spec["layer"])
 
     assert layers("mean", "low", "high") == layers("mean", "low") + 1 == layers("mean") + 1
 
 
-def test_a_stage_has_its_colour_and_a_series_its_word() -> None:
+def test_a_stage_has_its_colour_and_several_runs_have_theirs() -> None:
     axis = charts.spans([stage("zero"), stage("dev2")])
     points = [*points_of("mean"), *(point._replace(stage="dev2") for point in points_of("mean"))]
-    spec = charts.curves(FIGURE, charts.curve_table(FIGURE, points, axis, 1), axis).to_dict()
-    scale = spec["layer"][-1]["encoding"]["color"]["scale"]
-    assert scale == {"domain": ["zero (dapo)", "dev2 (dapo)"], "range": list(charts.PALETTE[:2])}
+
+    def colours(lines: dict[str, list[CurvePoint]]) -> list[str]:
+        scale = drawn_of(FIGURE, lines, axis).spec["layer"][-1]["encoding"]["color"]["scale"]
+        assert scale["range"] == list(charts.PALETTE[:2])
+        found: list[str] = scale["domain"]
+        return found
+
+    assert colours({"run": points}) == ["zero (dapo)", "dev2 (dapo)"]
+    assert colours({"one": points, "other": points}) == ["one", "other"]
 
 
-def test_a_funnel_adds_up_its_sources() -> None:
-    counts = [
-        CurationCount("kept", "a", 3),
-        CurationCount("kept", "b", 4),
-        CurationCount("wrong answer", "a", 5),
-    ]
-    spec = charts.funnel(counts).to_dict()
-    (rows,) = spec["datasets"].values()
-    assert rows == [{"reason": "kept", "rows": 7}, {"reason": "wrong answer", "rows": 5}]
+def test_seeds_are_a_line_with_a_band() -> None:
+    axis = charts.spans([stage("zero")])
+    wide = [point._replace(low=0.0, high=2.0) for point in points_of("mean")]
+    drawn = drawn_of(FIGURE, {"seeds 0, 1": wide, "other": points_of("mean")}, axis)
+    check_schema(drawn)
+    (band,) = [layer for layer in drawn.spec["layer"] if layer["mark"]["type"] == "area"]
+    assert (band["encoding"]["y"]["field"], band["encoding"]["y2"]["field"]) == ("low", "high")
+    assert band["data"] == {"name": "points"}
+
+
+def test_marks_and_levels_are_drawn_with_their_names() -> None:
+    axis = charts.spans([stage("zero")])
+    table = charts.curve_table(FIGURE, {"run": points_of("mean")}, axis, 1)
+    marks = [charts.Mark(10, "pass@1 of r1-zero", 0.8), charts.Mark(4, "sets in at step 4")]
+    drawn = charts.curves(FIGURE, table, axis, marks=marks, levels=[charts.Level("base", 0.5)])
+    check_schema(drawn)
+    assert drawn.data["dots"]["measured"] == [0.8]
+    assert drawn.data["rules"]["at"] == [4]
+    assert drawn.data["levels"] == {"label": ["base"], "level": [0.5]}
+
+
+def test_words_and_questions_are_valid_charts() -> None:
+    axis = charts.spans([stage("zero")])
+    counts: charts.Columns = {
+        "word": ["wait"], "language": ["English"], "stage": ["zero"], "step": [1], "from": [0],
+        "to": [1], "count": [0.5],
+    }  # fmt: skip
+    check_schema(emergence_charts.words_over_steps(["wait", "but"], counts, axis))
+    answers: charts.Columns = {
+        "where": ["base"], "right": [0.5], "tokens": [9.0], "reflective words": [1.0],
+        "samples": [16],
+    }  # fmt: skip
+    check_schema(emergence_charts.history(["base"], answers))
 
 
 def test_the_plan_is_drawn_before_anything_has_run() -> None:

@@ -1,14 +1,21 @@
+import html
+import json
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dashboard.contents import PAGES
 from services.store import open_store
+from services.store.alarms import Alarm, open_alarms
+from services.store.ledger import Promotion, open_ledger
 from services.types import Metrics
 from tests.dashboard import seed
 
-PAGES = Path(__file__).parents[2] / "dashboard" / "pages"
-NAMES = ("overview", "training", "samples")
+FOLDER = Path(__file__).parents[2] / "dashboard" / "pages"
+NAMES = [entry.name for entry in PAGES]
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +27,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def page_of(name: str, url: str, monkeypatch: pytest.MonkeyPatch, **params: object) -> AppTest:
     monkeypatch.setenv("R1_STORE_URL", url)
-    page = AppTest.from_file(str(PAGES / f"{name}.py"), default_timeout=30)
+    page = AppTest.from_file(str(FOLDER / f"{name}.py"), default_timeout=30)
     for key, value in params.items():
         page.query_params[key] = value
     page.run()
@@ -83,29 +90,83 @@ def test_a_run_that_has_only_begun(
     assert "running · recipe tiny" in said(page)
 
 
+def titles(page: AppTest) -> list[str]:
+    return [element.value.strip("*") for element in page.markdown]
+
+
 def test_every_figure_is_drawn_for_stages_that_have_it(
     full: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = page_of("training", full, monkeypatch)
     assert page.session_state["stages"] == ["zero", "dev2", "r1", "student-rl"]
-    titles = [element.value.strip("*") for element in page.markdown]
-    assert titles == [
-        "Reward",
-        "Reward by part",
-        "Accuracy",
+    learning = {"Reward", "Reward by part", "Held-out accuracy", "Accuracy in training"}
+    assert set(titles(page)) == learning
+    assert len(page.get("vega_lite_chart")) == len(page.get("download_button")) == len(learning)
+    page = page_of("training", full, monkeypatch, figures="Policy")
+    assert set(titles(page)) == {"Entropy", "Gradient norm", "Learning rate"}
+
+
+def test_runs_are_laid_over_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    store = open_store(url)
+    for number in range(3):
+        seed.write_run(store, f"run-{number}", steps=3, seed=number % 2)
+    others = ["run-0", "run-1"]
+    for name in ("training", "emergence"):
+        page = page_of(name, url, monkeypatch, run="run-2", **{"with": others})
+        assert page.multiselect(key="with").value == others
+        spec = json.loads(page.get("vega_lite_chart")[0].proto.spec)
+        colours = [layer["encoding"].get("color", {}) for layer in spec["layer"]]
+        (domain,) = {tuple(colour["scale"]["domain"]) for colour in colours if colour}
+        # Two have seed 0 and one has seed 1, and nothing else differs: one line, one band.
+        assert len(domain) == 1 or name == "training"
+        page.toggle(key="seeds").set_value(False).run()
+        assert not page.exception
+        spec = json.loads(page.get("vega_lite_chart")[0].proto.spec)
+        domain = spec["layer"][-1]["encoding"]["color"]["scale"]["domain"]
+        assert domain == ["run-2", "run-0", "run-1"]
+
+
+def test_emergence_shows_curves_first_steps_words_and_one_question(
+    full: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = page_of("emergence", full, monkeypatch)
+    assert {
+        "First steps",
         "Response length",
+        "Length of right and of wrong answers",
+        "Reflective words",
+        "Accuracy by level",
         "Language consistency",
-        "Reflection",
-        "What goes wrong",
-        "Entropy",
-    ]
-    assert len(page.get("vega_lite_chart")) == len(titles)
-    assert len(page.get("download_button")) == 1
+        "Giving up and being cut off",
+        "Reflective words in English",
+        "How it was answered",
+    } == set(titles(page))
+    found = page.dataframe[0].value
+    assert list(found["what"]) == ["Re-checking", "Giving up less", "Language mixing"]
+    assert set(found["stage"]) == {"zero"}
+    assert page.multiselect(key="at").value == ["base", "r1-zero", "r1"]
+    other = page.selectbox(key="question").options[1]
+    assert other != page.selectbox(key="question").options[0]
+    assert len(page.get("html")) == 3
+    assert page.get("html")[0].proto.body.count("<mark") > 0
+
+
+def test_a_question_is_followed_through_a_stage(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = page_of("emergence", full, monkeypatch, asked="in training, by step")
+    steps = page.multiselect(key="at")
+    assert len(steps.options) >= 2
+    assert all(option.startswith("step ") for option in steps.options)
+    page.segmented_control(key="asked").set_value("held-out, by model").run()
+    assert not page.exception
+    assert page.multiselect(key="at").value == ["base", "r1-zero", "r1"]
 
 
 def test_stages_can_be_chosen_by_address(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
     page = page_of("training", full, monkeypatch, run=seed.RUN, stages=["dev1", "dev3"])
-    assert [element.value for element in page.markdown] == ["**Loss**"]
+    assert titles(page) == ["Held-out accuracy"]
+    page = page_of("training", full, monkeypatch, stages=["dev1"], figures="Policy")
+    assert titles(page) == ["Loss"]
 
 
 def test_no_stage_chosen(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,24 +189,88 @@ def test_overview_shows_models_and_decision(full: str, monkeypatch: pytest.Monke
     table = page.dataframe[0].value
     assert list(table["model"]) == list(seed.MODELS)
     assert {"pass@1", "pass@1/level_6", "cons@16", "safety"} <= set(table.columns)
-    assert "was promoted" in page.success[0].value
+    assert "passed the gate" in page.success[0].value
     assert "language 0.99 ≥ 0.97" in said(page)
-    assert "3 of 12 candidates" in said(page)
+    assert "No model has become champion yet" in said(page)
+
+
+def test_overview_shows_champion_and_alarms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    store = open_store(url)
+    store.begin_run("new", recipe_name="tiny", recipe_digest="d", seed=0, recipe_json="{}")
+    at = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    open_ledger(url).append(Promotion("r1", 1, "promote", 7, None, "ada", "<b>best</b>", at))
+    alarm = Alarm("guard", "entropy", "pause", "entropy \x1b[31m0.01 < 0.1", "new", "zero", 12)
+    open_alarms(url).raise_alarm(alarm)
+    page = page_of("overview", url, monkeypatch)
+    words = said(page)
+    assert "r1, version 7: promoted by ada on 2026-01-02 03:04 UTC. <b>best</b>" in words
+    assert "zero step 12 · entropy · training was paused" in words
+    assert "entropy \\x1b[31m0.01 < 0.1" in words
+    assert {metric.label: metric.value for metric in page.metric}["Champion"] == "v7"
+
+
+def shown(page: AppTest) -> list[str]:
+    """Texts of completions, as a reader sees them."""
+    bodies = [element.proto.body for element in page.get("html")]
+    return [html.unescape(re.sub("<[^>]*>", "", body)) for body in bodies]
 
 
 def test_samples_can_be_filtered(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
     page = page_of("samples", full, monkeypatch, verdict="wrong", order="longest")
-    assert len(page.code) == 10
+    assert len(shown(page)) == 10
     assert page.selectbox(key="verdict").value == "wrong"
     page.text_input(key="contains").set_value("nobody ever wrote this").run()
     assert "Loosen the filters" in said(page)
 
 
+def test_every_filter_of_samples_comes_back_from_the_address(
+    full: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = {
+        "stage": "dev2", "verdict": "correct", "language": "zh", "order": "best", "step": "3",
+        "level": "4", "contains": "try", "only": "mixes languages", "part": "language",
+        "part_from": "0.1", "part_to": "0.9", "tokens_from": "5", "tokens_to": "200",
+        "problem": "nobody asked this",
+    }  # fmt: skip
+    page = page_of("samples", full, monkeypatch, **address)
+    assert "Loosen the filters" in said(page)
+    state = page.session_state
+    assert state["only"] == ["mixed_language"]
+    for key in address.keys() - {"only"}:
+        assert str(state[key]) == address[key], key
+    page.button[0].click().run()
+    assert len(shown(page)) == 10
+    assert page.selectbox(key="stage").value == "dev2"
+
+
 def test_samples_can_be_paged(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = page_of("samples", full, monkeypatch)
     second = page_of("samples", full, monkeypatch, page="2")
-    assert len(second.code) == 10
-    assert said(first) != said(second)
+    assert len(shown(second)) == 10
+    assert shown(first) != shown(second) or said(first) != said(second)
+    assert "96, here 11 to 20" in said(second)
+    assert "96, here 1 to 10" in said(page_of("samples", full, monkeypatch, page="99"))
+
+
+def test_a_group_side_by_side_and_its_problem(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = page_of("samples", full, monkeypatch)
+    next(button for button in page.button if button.label == "Its group").click().run()
+    assert not page.exception
+    assert titles(page) == ["Group 0 of step 12"]
+    assert "4 answers" in said(page)
+    assert re.search(r"reward [\d.]+ \(accuracy [01]\.00, format [01]\.00, language", said(page))
+    advantages = [float(a) for a in re.findall(r"advantage ([+-][\d.]+)", said(page))]
+    assert advantages == sorted(advantages, reverse=True)
+    assert len(advantages) == len(shown(page)) == 4
+    page.button[0].click().run()
+    next(button for button in page.button if button.label == "Its problem").click().run()
+    assert page.session_state["order"] == "step"
+    problem = page.session_state["problem"]
+    assert shown(page)
+    assert said(page).count(f"problem {problem}") == len(shown(page))
 
 
 def test_what_a_model_wrote_is_only_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,12 +279,16 @@ def test_what_a_model_wrote_is_only_text(tmp_path: Path, monkeypatch: pytest.Mon
     seed.write_run(store, seed.RUN, steps=1)
     (row, *_) = seed.hostile_rollouts()
     store.write_step(seed.RUN, "zero", Metrics(1, {"accuracy": 0.0}), [row])
-    page = page_of("samples", url, monkeypatch)
-    (shown,) = page.code
-    assert "<script>alert('x')</script>" in shown.value
-    assert "\\x1b[31mred" in shown.value
-    assert shown.language in {None, "", "plaintext"}
-    elsewhere = [*page.markdown, *page.info, *page.caption, *page.title]
-    assert not any("script" in element.value for element in elsewhere)
-    assert not page.get("html")
-    assert not page.get("iframe")
+    listing = page_of("samples", url, monkeypatch)
+    group = page_of("samples", url, monkeypatch, step="1", group="0")
+    for page in (listing, group):
+        (body,) = [element.proto.body for element in page.get("html")]
+        assert "<script" not in body
+        assert "<img" not in body
+        (text,) = shown(page)
+        assert "<script>alert('x')</script>" in text
+        assert "![image](http://localhost/x.png) **bold**" in text
+        assert "\\x1b[31mred" in text
+        elsewhere = [*page.markdown, *page.info, *page.caption, *page.title]
+        assert not any("script" in element.value for element in elsewhere)
+        assert not page.get("iframe")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.traces import count_reflective_words, facts_of, read_attempts, reflective_word_counts
+from services.reflection import count_reflective_words, reflective_word_counts
+from services.traces import facts_of, read_attempts
 from services.types import Problem, Verdict
 
 PUZZLE = Problem(

@@ -1,0 +1,34 @@
+"""The pages there are, in the order of the menu.
+
+A page is a file in ``pages/`` and a line here; its name is the file's and that of its address. The
+menu, the screenshots, the tests of all pages and ``r1 bench dashboard`` go by this list.
+"""
+
+from typing import Final, NamedTuple
+
+
+class Entry(NamedTuple):
+    """One page."""
+
+    name: str
+    title: str
+    icon: str
+    """Of the font that comes with Streamlit; a picture would be fetched from the internet."""
+
+    @property
+    def file(self) -> str:
+        """Its script, below the folder of the dashboard."""
+        return f"pages/{self.name}.py"
+
+    @property
+    def path(self) -> str:
+        """Its address; that of the first page is the root."""
+        return "/" if self is PAGES[0] else f"/{self.name}"
+
+
+PAGES: Final = (
+    Entry("overview", "Overview", ":material/account_tree:"),
+    Entry("training", "Training", ":material/show_chart:"),
+    Entry("emergence", "Emergence", ":material/psychology:"),
+    Entry("samples", "Samples", ":material/notes:"),
+)

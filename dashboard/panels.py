@@ -1,0 +1,82 @@
+"""Parts that every page is made of: a chart with its meaning and its numbers, a line of facts.
+
+Headings and definitions are ours and may hold Markdown; what a model or a problem says goes
+through ``dashboard.plain_text``.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow
+import streamlit as st
+
+from dashboard.charts import Columns, Drawn
+
+if TYPE_CHECKING:
+    import altair
+    import pandas
+
+
+def draw(title: str, definition: str, drawn: Drawn, *, name: str) -> None:
+    """A chart of ``dashboard.charts`` under its title, with its numbers to download.
+
+    Args:
+        title: What it shows.
+        definition: How that is measured, in a sentence or two; the title's tooltip.
+        drawn: The chart.
+        name: Stem of the downloaded file, and unique on the page.
+    """
+    heading(title, definition, download=lambda: columns_as_csv(drawn.numbers), name=name)
+    datasets = {key: pyarrow.table(columns) for key, columns in drawn.data.items()}
+    st.vega_lite_chart(
+        spec={**drawn.spec, "datasets": datasets}, width="stretch", alt=f"{title}: {definition}"
+    )
+
+
+def chart(
+    title: str,
+    definition: str,
+    drawn: "altair.Chart | altair.LayerChart | altair.FacetChart | altair.VConcatChart",
+    numbers: "pandas.DataFrame",
+    *,
+    name: str,
+) -> None:
+    """The same for a chart of altair; ``numbers`` is what it draws, as people want it."""
+    heading(title, definition, download=lambda: str(numbers.to_csv(index=False)), name=name)
+    st.altair_chart(drawn, width="stretch", alt=f"{title}: {definition}")
+
+
+def heading(
+    title: str, definition: str, *, download: Callable[[], str] | None = None, name: str = ""
+) -> None:
+    """A title whose tooltip defines it, and a button for the numbers below it."""
+    with st.container(horizontal=True, horizontal_alignment="distribute", gap="small"):
+        st.markdown(f"**{title}**", help=definition, width="content")
+        if download is not None:
+            st.download_button(
+                "CSV",
+                download,
+                file_name=f"{name}.csv",
+                mime="text/csv",
+                key=f"download/{name}",
+                icon=":material/download:",
+                type="tertiary",
+                on_click="ignore",
+                help=f"Download the numbers of “{title}”",
+            )
+
+
+def columns_as_csv(columns: Columns) -> str:
+    """A table by its columns as CSV."""
+    return rows_as_csv(list(columns), zip(*columns.values(), strict=True))
+
+
+def rows_as_csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Plain rows as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(names)
+    writer.writerows(rows)
+    return text.getvalue()
