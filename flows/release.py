@@ -19,7 +19,8 @@ from flows.champion import champion_evidence, evidence_of
 from flows.pipeline import Pipeline, StagePlan, StageRun
 from services.approvals import open_approvals
 from services.artifacts import digest_of, read_manifest
-from services.config import Evaluation, Gate, Settings
+from services.config import Evaluation, Gate
+from services.config_base import Settings
 from services.export import Provenance, export_checkpoint
 from services.gates import Decision, decide
 from services.policies import Monitoring, Policy, Retention, load_policy, tightened

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from services.config import Count, Gate, Natural, Positive, Settings, Share
+from services.config import Gate
+from services.config_base import Count, Natural, Positive, Settings, Share
 from services.errors import PolicyError
 
 FOLDER: Final = Path(__file__).parent

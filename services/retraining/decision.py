@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal, NamedTuple
 
-from services.config import Count, Natural, Settings, Weight
+from services.config_base import Count, Natural, Settings, Weight
 
 Start = Literal["zero", "dev2", "r1", "distill"]
 """First stage that is trained anew."""
