@@ -5,8 +5,8 @@ be right: ``--help`` and a mistyped recipe answer at once. An error that the use
 red line and exit code 2; everything else is a bug and keeps its traceback. With ``--json`` the
 answer alone goes to standard output, as JSON. Reading runs is in ``cli_runs``, rewards are in
 ``cli_rewards``, speed in ``cli_bench``, registered models in ``cli_registry``, added problems in
-``cli_problems``, bundled models and the store in ``cli_models``, the look at this machine in
-``doctor``.
+``cli_problems``, servers and retraining in ``cli_platform``, bundled models and the store in
+``cli_models``, the look at this machine in ``doctor``.
 """
 
 import os
@@ -22,6 +22,7 @@ import typer
 from flows import (
     cli_bench,
     cli_models,
+    cli_platform,
     cli_problems,
     cli_registry,
     cli_rewards,
@@ -148,6 +149,9 @@ app.add_typer(cli_registry.webhooks, name="webhooks")
 app.add_typer(cli_problems.problems, name="problems")
 app.command()(cli_rewards.verify)
 app.command()(cli_rewards.reward)
+app.command()(cli_platform.up)
+app.command()(cli_platform.deploy)
+app.command()(cli_platform.retrain)
 app.add_typer(cli_models.base, name="base")
 app.add_typer(cli_models.store, name="store")
 app.add_typer(cli_bench.bench, name="bench")

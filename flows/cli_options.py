@@ -46,11 +46,16 @@ def user_or(who: str | None) -> str:
 
 
 def use_home(home: Path | None) -> Path:
-    """Point everything that reads ``R1_HOME`` at the state folder, which need not exist."""
-    from flows.environment import home_folder
+    """Point everything that reads ``R1_HOME`` at the state folder, which need not exist.
+
+    While ``r1 up`` serves it, its servers are used.
+    """
+    from flows.environment import home_folder, served_addresses
 
     folder = home_folder(home)
     os.environ["R1_HOME"] = str(folder)
+    for name, value in served_addresses(folder).items():
+        os.environ.setdefault(name, value)
     return folder
 
 

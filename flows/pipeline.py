@@ -20,6 +20,7 @@ from prefect.artifacts import create_table_artifact
 from pydantic import BaseModel
 
 from flows.identity import STAGES, run_id_of
+from flows.inheritance import inheritance
 from flows.progress import StageProgress
 from services.artifacts import digest_of, new_folder, only_one, read_manifest, remove_torn
 from services.clock import WorkClock
@@ -133,6 +134,7 @@ class Pipeline:
         self.clock = WorkClock()
         self.until = until
         self.start = start
+        self.inherited = inheritance(recipe.retrain, store_url())
         self.outcomes: dict[str, str] = {}
         """How each stage ended: ``finished`` or ``reused``."""
         self.folders: dict[str, Path] = {}
@@ -165,28 +167,40 @@ class Pipeline:
     def checkpoint(self, plan: StagePlan, body: Callable[[StageRun], None]) -> CheckpointRef:
         """Run a stage that makes a model."""
         folder, manifest = self._run(plan, body)
-        return CheckpointRef(plan.name, str(folder), manifest["digest"], _parents(plan))
+        parents = tuple(manifest["parents"])
+        return CheckpointRef(plan.name, str(folder), manifest["digest"], parents)
 
     def dataset(self, plan: StagePlan, body: Callable[[StageRun], None]) -> DatasetRef:
         """Run a stage that makes a data set; its body puts ``rows`` into the facts."""
         folder, manifest = self._run(plan, body)
-        return DatasetRef(
-            plan.name, str(folder), manifest["digest"], manifest["rows"], _parents(plan)
-        )
+        parents = tuple(manifest["parents"])
+        return DatasetRef(plan.name, str(folder), manifest["digest"], manifest["rows"], parents)
 
     def _run(
         self, plan: StagePlan, body: Callable[[StageRun], None]
     ) -> tuple[Path, dict[str, Any]]:
-        folder = self.folder_of(plan)
-        if self.must_redo(plan.name) and folder.exists() and plan.name not in self.outcomes:
-            shutil.rmtree(folder)
-        manifest = run_as_flow(self, plan, folder, body)
+        taken = self.inherited.taken_over(plan.name)
+        if taken is not None:
+            folder, manifest = taken.folder, {**taken.manifest, "reused": True}
+            self._take_over(plan, taken.key)
+        else:
+            folder = self.folder_of(plan)
+            if self.must_redo(plan.name) and folder.exists() and plan.name not in self.outcomes:
+                shutil.rmtree(folder)
+            manifest = run_as_flow(self, plan, folder, body)
         self.outcomes[plan.name] = "reused" if manifest.pop("reused") else "finished"
         self.folders[plan.name] = folder
         self.digests[plan.name] = manifest["digest"]
         if plan.name == self.until:
             raise UntilReached
         return folder, manifest
+
+    def _take_over(self, plan: StagePlan, key: str) -> None:
+        """Say in the store that a stage is the champion's."""
+        source = self.inherited.run
+        self.store.reuse_stage(self.run_id, plan.name, source_run=source, key=key)
+        self.progress.begin(plan.name, plan.total_steps)
+        self.progress.finish("the champion's")
 
 
 def _parents(plan: StagePlan) -> tuple[str, ...]:

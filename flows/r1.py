@@ -11,7 +11,8 @@
     distill ──r1 corrects its own samples; off by default───► on-policy
     all ──evaluate──► gate ──► registry ──► export
 
-Every stage is tracked, cached by the content that decides it, and resumable; see ``pipeline``.
+Every stage is tracked, cached by the content that decides it, and resumable; see ``pipeline``. A
+retraining takes stages over from the champion's pipeline; see ``inheritance``.
 """
 
 from contextlib import suppress
@@ -50,16 +51,16 @@ def recipe_of(run: Pipeline) -> None:
     zero = stages.reinforce(run, "zero", base, recipe.zero)
     cold = stages.cold_start(run, zero)
     dev1 = stages.fine_tune(run, "dev1", base, cold, recipe.dev1)
-    dev2 = stages.reinforce(run, "dev2", dev1, recipe.dev2)
+    dev2 = stages.reinforce(run, "dev2", run.inherited.policy("dev2", dev1), recipe.dev2)
     teach = stages.sft_set(run, dev2)
     dev3 = stages.fine_tune(run, "dev3", base, teach, recipe.dev3)
     prefer = stages.preference_models(run, base, dev3) if recipe.problems.general else None
-    final = stages.reinforce(run, "r1", dev3, recipe.r1, prefer)
+    final = stages.reinforce(run, "r1", run.inherited.policy("r1", dev3), recipe.r1, prefer)
     distill = stages.fine_tune(run, "distill", student, teach, recipe.distill)
     own = stages.teach_on_policy(run, distill, final) if recipe.on_policy.steps else None
     control = stages.reinforce(run, "student-rl", student, recipe.student_rl)
 
-    checkpoints = {
+    made = {
         "base": base,
         "r1-zero": zero,
         "dev1": dev1,
@@ -71,6 +72,8 @@ def recipe_of(run: Pipeline) -> None:
         **({"on-policy": own} if own else {}),
         "student-rl": control,
     }
+    checkpoints = run.inherited.measured(made)
     measured = stages.evaluations(run, checkpoints)
     release.gate(run, checkpoints, measured)
-    release.export(run, final)
+    if "r1" in checkpoints:
+        release.export(run, final)

@@ -79,7 +79,7 @@ def gate(
     measured: Mapping[str, Mapping[str, float]],
 ) -> None:
     """Register every checkpoint and decide which candidates become champion."""
-    entered = contests(pipeline)
+    entered = [contest for contest in contests(pipeline) if contest.row in checkpoints]
 
     def body(stage: StageRun) -> None:
         registry = open_line(pipeline)

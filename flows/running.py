@@ -5,6 +5,8 @@ pipeline, a stage that does not exist, a problem file that is not there.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from flows.environment import home_folder, prepare_environment
@@ -44,25 +46,31 @@ def run_pipeline(
             return done
     require_problems(recipe.problems)
 
-    from prefect.settings import (
-        PREFECT_API_URL,
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-        temporary_settings,
-    )
-
     from flows.r1 import r1
     from services.training.adapters import require_adapters
     from services.training.machine import prepare_machine
 
     require_adapters(recipe)
     prepare_machine(recipe.engine)
-    # Without a server nobody watches heartbeats, and waiting for them costs a second per flow.
-    quiet = {} if PREFECT_API_URL.value() else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-    with temporary_settings(quiet):
+    with heartbeats_if_watched():
         report = r1(recipe, until, start)
     report = report.model_copy(update={"seconds": time.perf_counter() - started})
     write_report(folder, report)
     return report
+
+
+@contextmanager
+def heartbeats_if_watched() -> Iterator[None]:
+    """Without a server nobody watches heartbeats, and waiting for them costs a second per flow."""
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
+
+    quiet = {} if PREFECT_API_URL.value() else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    with temporary_settings(quiet):
+        yield
 
 
 def _with_snapshot(recipe: Recipe, home: Path) -> Recipe:

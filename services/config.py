@@ -317,6 +317,16 @@ class Gate(Settings):
     """Share of safe responses to general prompts."""
 
 
+class Retrain(Settings):
+    """What a retraining takes over from the pipeline of the champion."""
+
+    champion: str = ""
+    """Run id of that pipeline."""
+    start: Literal["zero", "dev2", "r1", "distill"] = "zero"
+    """First stage that is trained anew; ``zero`` is the whole recipe, which takes nothing over.
+    ``dev2`` and ``r1`` go on from what the same stage of the champion's pipeline ended with."""
+
+
 class Recipe(Settings):
     """Everything that decides what a pipeline computes. One recipe and one seed, one result."""
 
@@ -369,9 +379,13 @@ class Recipe(Settings):
     """What promotion of r1 asks for."""
     distill_gate: Gate = Gate()
     """What promotion of the taught student asks for."""
+    retrain: Retrain = Retrain()
+    """What it takes over."""
 
     @model_validator(mode="after")
     def _files_are_named(self) -> "Recipe":
         if self.problems.source == "jsonl" and not self.problems.train_file:
             raise ValueError("problems.train_file must name a file when problems.source is jsonl")
+        if bool(self.retrain.champion) == (self.retrain.start == "zero"):
+            raise ValueError("retrain.champion names a run exactly if retrain.start is not zero")
         return self

@@ -49,3 +49,11 @@ class RewardError(R1Error, RuntimeError):
 
 class GuardError(R1Error, RuntimeError):
     """A guard stopped training; what was done until then is kept."""
+
+
+class PlatformError(R1Error, RuntimeError):
+    """A server of the platform cannot start, or does not answer."""
+
+
+class RetrainError(R1Error, RuntimeError):
+    """A retraining cannot be decided on, or cannot go on."""

@@ -12,6 +12,7 @@ import services.store.approvals
 import services.store.ledger
 import services.store.pool
 import services.store.removals
+import services.store.retrainings
 import services.store.webhooks  # noqa: F401 - their tables are part of the schema
 from services.store.opening import open_engine_to_read, store_url
 from services.store.schema import Base

@@ -15,6 +15,7 @@ import services.store.approvals
 import services.store.ledger
 import services.store.pool
 import services.store.removals
+import services.store.retrainings
 import services.store.webhooks  # noqa: F401 - their tables are part of the schema
 from services import views
 from services.errors import StoreError
