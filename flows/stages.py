@@ -22,8 +22,11 @@ from services.curation import (
     summarise,
 )
 from services.errors import RewardError
-from services.evaluation import evaluate, load_sampler, sample_groups, sample_scored
+from services.evaluation import evaluate, open_sampler, sample_groups, sample_scored
 from services.judging import Judges, score_function
+from services.launch.command import launches
+from services.launch.job import LaunchedRL, LaunchedSFT
+from services.launch.supervise import run_launched
 from services.prompts import r1_prompt
 from services.reward_check import dry_run
 from services.sampling import SamplingSettings
@@ -50,6 +53,8 @@ from services.types import CheckpointRef, CuratedRow, DatasetRef, DropReason, Pr
 
 ROWS_FILE = "rows.jsonl"
 SUMMARIES_FILE = "summaries.json"
+LAUNCH = "launch"
+"""Folder of a stage that runs in processes of its own: its job, records and logs."""
 DRY_RUN_PROBLEMS = 16
 DRY_RUN_SAMPLES = 4
 MOST_SPARES = 20_000
@@ -99,6 +104,10 @@ def reinforce(
             held_out=_watched_by(pipeline, settings),
             spares=_spares(pipeline, name, settings),
         )
+        if launches(recipe.engine):
+            models = Path(preference.path) if preference else None
+            run_launched(LaunchedRL(job, models), stage.work / LAUNCH, stage, pipeline.clock)
+            return
         with score_function(
             settings.weights,
             _judges(pipeline, preference),
@@ -133,9 +142,13 @@ def _try_rewards(pipeline: Pipeline, base: CheckpointRef, settings: RL) -> None:
     if recipe.check_rewards == "off":
         return
     problems = training_problems(recipe.problems, _seed(pipeline, "zero"), DRY_RUN_PROBLEMS)
-    with pipeline.clock.measure("sampling"):
+    say = pipeline.progress.say
+    with (
+        pipeline.clock.measure("sampling"),
+        open_sampler(Path(base.path), recipe.engine, say) as sampler,
+    ):
         groups = sample_groups(
-            load_sampler(Path(base.path), recipe.engine),
+            sampler,
             problems,
             DRY_RUN_SAMPLES,
             SamplingSettings(settings.temperature, settings.max_new_tokens),
@@ -168,6 +181,10 @@ def fine_tune(
             seed=_seed(pipeline, name),
             rows=_read_rows(rows),
         )
+        if launches(recipe.engine):
+            launched = LaunchedSFT(job, plan.save_every)
+            run_launched(launched, stage.work / LAUNCH, stage, pipeline.clock)
+            return
         stage.resumed(resumes_from(job))
         train_sft(job, stage.step, pipeline.clock, save_every=plan.save_every)
 
@@ -193,8 +210,11 @@ def _curated_set(
     plan = StagePlan(name, "curation", settings, {"policy": policy})
 
     def body(stage: StageRun) -> None:
-        sampler = load_sampler(Path(policy.path), recipe.engine)
-        with pipeline.clock.measure("sampling"), score_function(RewardWeights()) as score:
+        with (
+            pipeline.clock.measure("sampling"),
+            open_sampler(Path(policy.path), recipe.engine, pipeline.progress.say) as sampler,
+            score_function(RewardWeights()) as score,
+        ):
             groups = sample_scored(
                 sampler,
                 training_problems(recipe.problems, _seed(pipeline, name), settings.problems),
@@ -267,9 +287,13 @@ def _judged(
     )
     labelled: dict[Aspect, list[Judged]] = {"helpfulness": [], "safety": []}
     for policy in policies:
-        with pipeline.clock.measure("sampling"), score_function(RewardWeights()) as score:
+        with (
+            pipeline.clock.measure("sampling"),
+            open_sampler(Path(policy.path), recipe.engine, pipeline.progress.say) as sampler,
+            score_function(RewardWeights()) as score,
+        ):
             groups = sample_scored(
-                load_sampler(Path(policy.path), recipe.engine),
+                sampler,
                 prompts,
                 samples,
                 SamplingSettings(1.0, settings.max_new_tokens),
@@ -300,9 +324,14 @@ def evaluations(
         for done, (name, checkpoint) in enumerate(checkpoints.items(), start=1):
             part = stage.work / f"{name}.json"
             if not part.is_file():
-                with score_function(RewardWeights()) as score:
+                with (
+                    open_sampler(
+                        Path(checkpoint.path), recipe.engine, pipeline.progress.say
+                    ) as sampler,
+                    score_function(RewardWeights()) as score,
+                ):
                     result = evaluate(
-                        load_sampler(Path(checkpoint.path), recipe.engine),
+                        sampler,
                         problems,
                         talk,
                         settings,

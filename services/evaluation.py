@@ -7,7 +7,8 @@ Helpfulness and safety are shares by the written rubric, not by the models train
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -18,9 +19,11 @@ from services.clock import WorkClock
 from services.config import Engine, Evaluation
 from services.metrics import Scored, batch_metrics
 from services.prompts import parse, r1_prompt
-from services.sampling import GroupDone, SampleRequest, SamplingSettings
+from services.sampling import GroupDone, Sampler, SampleRequest, SamplingSettings
+from services.sampling.endpoint import EndpointSampler, place_from_environment, stop_ids_of
 from services.sampling.local import LocalSampler
 from services.sampling.random_streams import stream_seed
+from services.sampling.vllm_server import vllm_server
 from services.tasks import general
 from services.traces import facts_of
 from services.training.job import ScoreFunction
@@ -36,8 +39,36 @@ class EvaluationResult(NamedTuple):
     samples: list[EvaluationSample]
 
 
+@contextmanager
+def open_sampler(
+    checkpoint: Path, engine: Engine, say: Callable[[str], None] = lambda _: None
+) -> Iterator[Sampler]:
+    """The sampler of ``engine.sampler`` over a checkpoint; a server of ours ends with the block.
+
+    Args:
+        checkpoint: A Hugging Face folder.
+        engine: Which engine, and its settings.
+        say: Told how the start of a server goes, a line at a time.
+
+    Raises:
+        ArtifactError: The folder is no loadable checkpoint.
+        R1Error: The engine cannot be started or reached; the message names the mend.
+    """
+    if engine.sampler == "local":
+        yield load_sampler(checkpoint, engine)
+        return
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
+    stop_ids = stop_ids_of(checkpoint, tokenizer)
+    if engine.sampler == "openai":
+        place = place_from_environment(checkpoint)
+        yield EndpointSampler(place, tokenizer, engine.endpoint, stop_ids)
+        return
+    with vllm_server(checkpoint, engine, say) as place:
+        yield EndpointSampler(place, tokenizer, engine.endpoint, stop_ids)
+
+
 def load_sampler(checkpoint: Path, engine: Engine) -> LocalSampler:
-    """A sampler over a checkpoint's weights.
+    """A local sampler over a checkpoint's weights.
 
     Raises:
         ArtifactError: The folder is no loadable checkpoint.
@@ -48,7 +79,7 @@ def load_sampler(checkpoint: Path, engine: Engine) -> LocalSampler:
 
 
 def sample_groups(
-    sampler: LocalSampler,
+    sampler: Sampler,
     problems: Sequence[Problem],
     samples: int,
     settings: SamplingSettings,
@@ -64,7 +95,7 @@ def sample_groups(
 
 
 def sample_scored(
-    sampler: LocalSampler,
+    sampler: Sampler,
     problems: Sequence[Problem],
     samples: int,
     settings: SamplingSettings,
@@ -96,7 +127,7 @@ def sample_scored(
 
 
 def evaluate(
-    sampler: LocalSampler,
+    sampler: Sampler,
     problems: Sequence[Problem],
     general_prompts: Sequence[Problem],
     settings: Evaluation,

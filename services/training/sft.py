@@ -5,6 +5,7 @@ the prompt exactly as the sampler sees it, so that training and sampling agree o
 Distillation is this on a smaller model.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from trl import SFTConfig, SFTTrainer
 
 from services.clock import WorkClock
 from services.config import SFT, Engine
-from services.errors import ProblemError
+from services.errors import ProblemError, RecipeError
 from services.training.checkpoints import CompleteCheckpoints, latest_checkpoint, step_of
 from services.training.machine import device_of, silence
 from services.training.policies import load_policy, save_policy
@@ -71,7 +72,10 @@ def train_sft(
     with clock.measure("training"):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     tokenizer.padding_side = "left"
-    save_policy(model, tokenizer, job.output)
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        trainer.save_model(str(job.output))  # gathers the shards, so every process takes part
+    elif trainer.is_world_process_zero():
+        save_policy(model, tokenizer, job.output)
 
 
 def resumes_from(job: SFTJob) -> int:
@@ -83,7 +87,7 @@ def resumes_from(job: SFTJob) -> int:
 def _trl_config(job: SFTJob, save_every: int) -> SFTConfig:
     return SFTConfig(
         output_dir=str(job.work),
-        per_device_train_batch_size=job.settings.batch_size,
+        per_device_train_batch_size=_rows_of_a_process(job.settings.batch_size),
         max_steps=job.steps,
         learning_rate=job.settings.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
@@ -103,6 +107,17 @@ def _trl_config(job: SFTJob, save_every: int) -> SFTConfig:
         report_to="none",
         disable_tqdm=True,
     )
+
+
+def _rows_of_a_process(batch_size: int) -> int:
+    """Rows of an optimizer step that one of the launched processes takes."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if batch_size % processes:
+        raise RecipeError(
+            f"a batch of {batch_size} rows cannot be shared by {processes} processes",
+            "Set batch_size of that stage to a multiple of the number of processes",
+        )
+    return batch_size // processes
 
 
 def _encode(row: SFTRow, tokenizer: Any, job: SFTJob) -> Mapping[str, list[int]]:
