@@ -44,7 +44,7 @@ def main(path: Path) -> None:
     try:
         _train(launched, records, clock)
     except R1Error as error:
-        said = json.dumps({"what": error.what, "mend": error.mend})
+        said = json.dumps({"kind": type(error).__name__, "what": error.what, "mend": error.mend})
         write_atomically(path.with_name(f"error-{state.process_index:05}.json"), said)
         raise SystemExit(2) from error
     records.worked(clock.seconds)

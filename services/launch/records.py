@@ -7,25 +7,18 @@ Only whole lines are read; numbers come back as they were, NaN included.
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from pydantic import TypeAdapter
 
+from services.training.guards import Finding
+from services.training.job import StepRecorder
 from services.types import Metrics, Rollout
 
 POLL_SECONDS: Final = 0.05
 _ROLLOUT: TypeAdapter[Rollout] = TypeAdapter(Rollout)
-
-
-class Recorder(Protocol):
-    """Who is told about every step: a stage of the pipeline."""
-
-    def resumed(self, step: int) -> None:
-        """Training goes on after ``step``; anything later is forgotten and done again."""
-
-    def step(self, metrics: Metrics, rollouts: Sequence[Rollout] = ()) -> None:
-        """One step is done."""
 
 
 class RecordWriter:
@@ -42,6 +35,10 @@ class RecordWriter:
         """One step is done."""
         rows = [_ROLLOUT.dump_python(rollout) for rollout in rollouts]
         self._write({"step": metrics.step, "values": dict(metrics.values), "rollouts": rows})
+
+    def alarm(self, step: int, finding: Finding) -> None:
+        """A guard has tripped at a step."""
+        self._write({"alarm": step, "finding": asdict(finding)})
 
     def worked(self, seconds: Mapping[str, float]) -> None:
         """Where the time went, at the end."""
@@ -69,7 +66,7 @@ def follow(path: Path, ended: Callable[[], bool]) -> Iterator[dict[str, Any]]:
 
 
 def retell(
-    record: Mapping[str, Any], recorder: Recorder, worked: Callable[[str, float], None]
+    record: Mapping[str, Any], recorder: StepRecorder, worked: Callable[[str, float], None]
 ) -> None:
     """Tell a recorder what a record says."""
     if "resumed" in record:
@@ -77,6 +74,8 @@ def retell(
     elif "step" in record:
         rollouts = [_ROLLOUT.validate_python(row) for row in record["rollouts"]]
         recorder.step(Metrics(int(record["step"]), record["values"]), rollouts)
+    elif "alarm" in record:
+        recorder.alarm(int(record["alarm"]), Finding(**record["finding"]))
     elif "worked" in record:
         for work, seconds in record["worked"].items():
             worked(work, seconds)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from services import errors
 from services.clock import WorkClock
 from services.config_engine import Engine
 from services.launch.command import (
@@ -21,8 +22,9 @@ from services.launch.command import (
     shards,
 )
 from services.launch.job import Launched, LaunchedRL, engine_of, write_job
-from services.launch.records import Recorder, follow, retell
+from services.launch.records import follow, retell
 from services.subprocesses import dying_with_us, end_group, free_port, last_lines
+from services.training.job import StepRecorder
 
 JOB_FILE: Final = "job.json"
 RECORDS_FILE: Final = "records.jsonl"
@@ -32,7 +34,9 @@ LAST_WORDS_SECONDS: Final = 5.0
 Processes = Sequence["subprocess.Popen[bytes]"]
 
 
-def run_launched(launched: Launched, folder: Path, recorder: Recorder, clock: WorkClock) -> None:
+def run_launched(
+    launched: Launched, folder: Path, recorder: StepRecorder, clock: WorkClock
+) -> None:
     """Run a job in the processes and on the hosts that its engine asks for.
 
     Args:
@@ -127,7 +131,8 @@ def _raise_failure(processes: Processes, folder: Path) -> None:
         return
     for path in sorted(folder.glob("error-*.json")):
         said = json.loads(path.read_text(encoding="utf-8"))
-        raise LaunchError(said["what"], said["mend"])
+        kind = getattr(errors, said["kind"], LaunchError)
+        raise kind(said["what"], said["mend"])
     rank, code = next(iter(failed.items()))
     log = folder / f"host-{rank}.log"
     raise CrashError(

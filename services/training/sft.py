@@ -5,7 +5,6 @@ the prompt exactly as the sampler sees it, so that training and sampling agree o
 Distillation is this on a smaller model.
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from services.clock import WorkClock
 from services.config import SFT, Engine
 from services.errors import ProblemError, RecipeError
 from services.training.checkpoints import CompleteCheckpoints, latest_checkpoint, step_of
-from services.training.machine import device_of, silence
+from services.training.machine import device_of, silence, uses_bfloat16, where_to_load
 from services.training.policies import load_policy, save_policy
+from services.training.processes import Processes, launched
 from services.types import Metrics
 
 IGNORE = -100
@@ -57,16 +57,16 @@ def train_sft(
     """Run (or resume) a stage and write the trained model to ``job.output``."""
     if not job.rows:
         raise ProblemError("the data set of a supervised stage is empty", "Loosen its curation")
-    device = device_of(job.engine)
-    model = load_policy(job.policy, device)
+    model = load_policy(job.policy, where_to_load(job.engine))
     tokenizer = AutoTokenizer.from_pretrained(job.policy, padding_side="right")
     trainer = SFTTrainer(
         model=model,
         args=_trl_config(job, save_every),
         train_dataset=Dataset.from_list([_encode(row, tokenizer, job) for row in job.rows]),
         processing_class=tokenizer,
-        callbacks=[_Recorder(record), CompleteCheckpoints()],
+        callbacks=[_Recorder(record)],
     )
+    trainer.add_callback(CompleteCheckpoints(processes=Processes(trainer.accelerator)))
     silence(trainer)
     checkpoint = latest_checkpoint(job.work)
     with clock.measure("training"):
@@ -96,8 +96,8 @@ def _trl_config(job: SFTJob, save_every: int) -> SFTConfig:
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         train_sampling_strategy="group_by_length",
-        bf16=False,
-        gradient_checkpointing=False,
+        bf16=uses_bfloat16(job.engine),
+        gradient_checkpointing=job.engine.gradient_checkpointing,
         use_cpu=device_of(job.engine).type == "cpu",
         dataloader_pin_memory=False,
         seed=job.seed,
@@ -111,7 +111,7 @@ def _trl_config(job: SFTJob, save_every: int) -> SFTConfig:
 
 def _rows_of_a_process(batch_size: int) -> int:
     """Rows of an optimizer step that one of the launched processes takes."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = launched()
     if batch_size % processes:
         raise RecipeError(
             f"a batch of {batch_size} rows cannot be shared by {processes} processes",

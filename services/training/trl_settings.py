@@ -3,8 +3,9 @@
 from trl import GRPOConfig
 
 from services.training.job import RLJob
-from services.training.machine import device_of
+from services.training.machine import device_of, uses_bfloat16
 from services.training.processes import launched, share_of
+from services.training.vllm_rollouts import vllm_arguments
 
 
 def trl_config(job: RLJob, learning_rate: float) -> GRPOConfig:
@@ -42,8 +43,8 @@ def trl_config(job: RLJob, learning_rate: float) -> GRPOConfig:
         ref_model_sync_steps=max(rl.reference_sync_steps, 1),
         shuffle_dataset=False,
         remove_unused_columns=False,
-        bf16=False,
-        gradient_checkpointing=False,
+        bf16=uses_bfloat16(job.engine),
+        gradient_checkpointing=job.engine.gradient_checkpointing,
         use_cpu=device_of(job.engine).type == "cpu",
         dataloader_pin_memory=False,
         seed=0,
@@ -52,4 +53,5 @@ def trl_config(job: RLJob, learning_rate: float) -> GRPOConfig:
         save_total_limit=None,
         report_to="none",
         disable_tqdm=True,
+        **vllm_arguments(job.engine, rl),
     )

@@ -10,26 +10,26 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from services.config_engine import Engine
+from services.config import RL, Engine
 from services.errors import RecipeError
 from services.sampling import GroupDone, SampleRequest, SamplingSettings
 from services.types import Completion
 
 
-def vllm_arguments(engine: Engine, *, longest_prompt: int, max_new_tokens: int) -> dict[str, Any]:
+def vllm_arguments(engine: Engine, rl: RL) -> dict[str, Any]:
     """The arguments of TRL's configuration that say who samples.
 
-    Args:
-        engine: ``rollouts`` and ``vllm``.
-        longest_prompt: In tokens; room for it is added to the completion's.
-        max_new_tokens: Longest completion of the stage.
-
     Raises:
-        RecipeError: A server is asked for and none is named.
+        RecipeError: A server is asked for and none is named, or processes would not sample
+            together.
     """
     if engine.rollouts == "local":
         return {}
-    length = engine.vllm.max_model_length or longest_prompt + max_new_tokens
+    if rl.eval_every or rl.choice.rounds:
+        raise RecipeError(
+            f"engine.rollouts is {engine.rollouts}, which samples for all processes at once",
+            "Set eval_every and choice.rounds of the stage to 0, or engine.rollouts to local",
+        )
     # TRL's own correction needs the log-probabilities of both engines at sampling time; the ratio
     # in the loss against vLLM's already holds it.
     arguments = {"use_vllm": True, "vllm_importance_sampling_correction": False}
@@ -38,7 +38,7 @@ def vllm_arguments(engine: Engine, *, longest_prompt: int, max_new_tokens: int) 
             "vllm_mode": "colocate",
             "vllm_gpu_memory_utilization": engine.vllm.memory_share,
             "vllm_tensor_parallel_size": engine.vllm.tensor_parallel,
-            "vllm_max_model_length": length,
+            "vllm_max_model_length": engine.vllm.max_model_length or None,
             "vllm_enable_sleep_mode": True,
         }
     url = os.environ.get("R1_VLLM_URL", "").removesuffix("/").removesuffix("/v1")
