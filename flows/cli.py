@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows import cli_bench, cli_models, cli_rewards, cli_runs, doctor
+from flows import cli_bench, cli_models, cli_plan, cli_rewards, cli_runs, doctor
 from flows.cli_options import AsJson, Changes, Home, RecipeName, print_json, print_table
 from services.errors import R1Error
 
@@ -113,6 +113,7 @@ def _print_report(report: "PipelineReport", home: Path) -> None:
     typer.echo(f"Curves: {'' if home == default else f'R1_HOME={home} '}make dashboard")
 
 
+app.command()(cli_plan.plan)
 app.command()(cli_runs.runs)
 app.command()(cli_runs.show)
 app.command()(cli_models.models)

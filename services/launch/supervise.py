@@ -61,7 +61,8 @@ def run_launched(
         for record in follow(records, lambda: _over(processes)):
             retell(record, recorder, clock.add)
         _end_the_rest(processes)
-    _raise_failure(processes, folder)
+        codes = [process.poll() for process in processes]
+    _raise_failure(codes, folder)
 
 
 def refuse(launched: Launched) -> None:
@@ -125,15 +126,15 @@ def _end_the_rest(processes: Processes) -> None:
         time.sleep(0.05)
 
 
-def _raise_failure(processes: Processes, folder: Path) -> None:
-    failed = {rank: p.returncode for rank, p in enumerate(processes) if p.returncode != 0}
-    if not failed:
+def _raise_failure(codes: Sequence[int | None], folder: Path) -> None:
+    """Say why hosts ended badly; None is one that we had to end."""
+    if not any(codes):
         return
     for path in sorted(folder.glob("error-*.json")):
         said = json.loads(path.read_text(encoding="utf-8"))
         kind = getattr(errors, said["kind"], LaunchError)
         raise kind(said["what"], said["mend"])
-    rank, code = next(iter(failed.items()))
+    rank, code = next((rank, code) for rank, code in enumerate(codes) if code)
     log = folder / f"host-{rank}.log"
     raise CrashError(
         f"the training processes of host {rank} ended with code {code}: {last_lines(log)}",
