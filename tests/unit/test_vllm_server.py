@@ -68,7 +68,8 @@ def test_a_server_ends_when_its_block_fails(stand_in, tmp_path):
             urls.append(place.url)
             raise ZeroDivisionError
 
-    pytest.raises(ZeroDivisionError, fail)
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert not answers(urls[0])
 
 
