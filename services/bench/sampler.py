@@ -1,9 +1,9 @@
 """The local sampler against ``generate`` of transformers: the same weights, prompts and limits.
-Where ``make vllm`` has installed it, a vLLM server answers the same prompts, too.
 
 Both draw from the plain distribution of the model until the end of the sequence or the limit, so
 lengths are as the model writes them. Rounds alternate, and medians are compared, because other
 programs on the machine come and go. Only real tokens count, never padding.
+Where ``make vllm`` has installed it, a vLLM server answers the same prompts afterwards.
 """
 
 import os
