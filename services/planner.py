@@ -7,8 +7,7 @@ Forecasts come from parameter counts, not from loading anything. Formulas:
   (with recomputation, the input of each layer; without, 34 bytes for each token and unit of width
   at 16 bit, Korthikanti et al. 2205.05198, attention scores not counted); logits in float32.
 - *cache*: what sampled tokens leave behind, for the sequences that are decoded at a time.
-- *disk*: resumable checkpoints at 12 bytes a weight (16 with a reference), two and one being
-  written, and the result in float32.
+- *disk*: what ``services.training.disk`` forecasts, the result and the checkpoints beside it.
 
 Completions and tokens are upper bounds: every completion as long as it may be. Left out: prompts,
 fragmentation, the buffers of collective operations, and time.
@@ -17,18 +16,17 @@ fragmentation, the buffers of collective operations, and time.
 import json
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.config import RL, SFT, Curation, Engine, Recipe
 from services.config_engine import ModelSize
 from services.errors import RecipeError
 from services.launch.command import LOOPBACK, launch_words, launches, on_host, shards
+from services.training.disk import disk_by_stage, forecast, parameters_of
 
 GIB = 2**30
 PORT = 29_500
-CHECKPOINTS_KEPT = 3
-"""Two stay, and a third is there while it replaces one."""
 EVALUATED = 9
 """Checkpoints that the last stage measures."""
 ACTIVATION_BYTES = 34
@@ -70,7 +68,7 @@ class Plan:
     completions: int
     tokens: int
     disk_gib: float
-    """Of all results, and of the largest set of checkpoints beside them."""
+    """At the fullest moment."""
     obstacles: tuple[str, ...]
     """What would stop a stage of it, as far as numbers tell."""
 
@@ -90,9 +88,14 @@ def plan(recipe: Recipe, home: Path, source: str) -> Plan:
     base = model_size(recipe.models.base, recipe.models.base_size, home)
     student = model_size(recipe.models.student, recipe.models.student_size, home)
     engine = recipe.engine
-    stages = tuple(_stages(recipe, base, student, home, source))
-    results = sum(_weights_gib(base if s.stage in _OF_BASE else student, 4)
-                  for s in stages if s.kind in ("rl", "sft"))  # fmt: skip
+    disks = {
+        disk.stage: disk for disk in disk_by_stage(recipe, base.parameters, student.parameters)
+    }
+    stages = tuple(
+        replace(stage, disk_gib=(disk.kept + disk.work) / GIB) if disk else stage
+        for stage in _stages(recipe, base, student, home, source)
+        for disk in [disks.get(stage.stage)]
+    )
     return Plan(
         recipe=recipe.name,
         nodes=engine.nodes,
@@ -103,7 +106,7 @@ def plan(recipe: Recipe, home: Path, source: str) -> Plan:
         stages=stages,
         completions=sum(stage.completions for stage in stages),
         tokens=sum(stage.tokens for stage in stages),
-        disk_gib=results + max(stage.disk_gib or 0.0 for stage in stages),
+        disk_gib=forecast(list(disks.values())) / GIB,
         obstacles=tuple(_obstacles(recipe)),
     )
 
@@ -132,26 +135,12 @@ def model_size(name: str, stated: ModelSize, home: Path) -> ModelSize:
     heads = config.get("num_key_value_heads") or config["num_attention_heads"]
     width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     return ModelSize(
-        parameters=sum(map(_parameters, files)),
+        parameters=parameters_of(folder),
         layers=config["num_hidden_layers"],
         width=config["hidden_size"],
         vocabulary=config["vocab_size"],
         cache_width=2 * heads * width,
     )
-
-
-def _parameters(path: Path) -> int:
-    """Numbers in a safetensors file, by its header alone."""
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    total = 0
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            count = 1
-            for side in tensor["shape"]:
-                count *= side
-            total += count
-    return total
 
 
 def _stages(
@@ -227,7 +216,6 @@ def _rl(
         tokens // rl.epochs_per_rollout,
         _training(size, engine, longest, 16 + reference),
         _cache(size, engine, longest),
-        _weights_gib(size, (12 + reference) * (CHECKPOINTS_KEPT + rl.keep_best) + 4),
     )
 
 
@@ -243,7 +231,6 @@ def _sft(
         steps=max(1, round(trained / sft.batch_size)),
         tokens=trained * sft.max_length,
         device_gib=_training(size, engine, sft.max_length, 16),
-        disk_gib=_weights_gib(size, 12 * CHECKPOINTS_KEPT + 4),
     )
 
 
