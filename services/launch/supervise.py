@@ -23,7 +23,7 @@ from services.launch.command import (
 )
 from services.launch.job import Launched, LaunchedRL, engine_of, write_job
 from services.launch.records import follow, retell
-from services.subprocesses import dying_with_us, end_group, free_port, last_lines
+from services.subprocesses import end_group, free_port, last_lines, start_guarded
 from services.training.job import StepRecorder
 
 JOB_FILE: Final = "job.json"
@@ -94,15 +94,7 @@ def _running(engine: Engine, folder: Path) -> Iterator[Processes]:
         for rank, host in enumerate(hosts):
             words = launch_words(engine, folder / JOB_FILE, rank, hosts[0], port)
             with (folder / f"host-{rank}.log").open("wb") as log:
-                processes.append(
-                    subprocess.Popen(
-                        [*dying_with_us(), *on_host(words, host)],
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        start_new_session=True,
-                    )
-                )
+                processes.append(start_guarded(on_host(words, host), log))
         yield processes
     except OSError as error:
         raise LaunchError(

@@ -21,7 +21,7 @@ import httpx
 from services.config_engine import Engine
 from services.errors import R1Error
 from services.sampling.endpoint import Place
-from services.subprocesses import dying_with_us, end_group, free_port, last_lines
+from services.subprocesses import end_group, free_port, last_lines, start_guarded
 
 ENVIRONMENT: Final = Path(__file__).parents[2] / ".venv-vllm"
 POLL_SECONDS: Final = 0.25
@@ -68,13 +68,10 @@ def vllm_server(
         f"http://127.0.0.1:{free_port()}/v1", checkpoint.name, secrets.token_urlsafe(16), True
     )
     with tempfile.NamedTemporaryFile(prefix="r1-vllm-", suffix=".log") as log:
-        process = subprocess.Popen(
-            [*dying_with_us(), str(python), *server_arguments(checkpoint, engine, place)],
-            env=server_environment(engine, place),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+        process = start_guarded(
+            [str(python), *server_arguments(checkpoint, engine, place)],
+            log.file,
+            server_environment(engine, place),
         )
         try:
             _wait_until_healthy(process, place, Path(log.name), engine, say)
