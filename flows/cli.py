@@ -22,6 +22,7 @@ import typer
 from flows import (
     cli_bench,
     cli_models,
+    cli_plan,
     cli_platform,
     cli_problems,
     cli_registry,
@@ -132,6 +133,7 @@ def _print_report(report: "PipelineReport", home: Path) -> None:
     typer.echo(f"Curves: {'' if home == default else f'R1_HOME={home} '}make dashboard")
 
 
+app.command()(cli_plan.plan)
 app.command()(cli_runs.runs)
 app.command()(cli_runs.show)
 for _command in (

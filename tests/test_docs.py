@@ -42,9 +42,10 @@ def test_the_tree_and_the_links_are_there():
 def test_the_recipe_page_names_every_stage():
     recipe = (ROOT / "flows" / "r1.py").read_text(encoding="utf-8")
     stages = (ROOT / "flows" / "stages.py").read_text(encoding="utf-8")
+    judges = (ROOT / "flows" / "judges.py").read_text(encoding="utf-8")
     release = (ROOT / "flows" / "release.py").read_text(encoding="utf-8")
     for stage in STAGES:
-        assert f'"{stage}"' in recipe + stages + release, stage
+        assert f'"{stage}"' in recipe + stages + judges + release, stage
 
 
 def test_the_dashboard_draws_the_stages_of_the_pipeline():

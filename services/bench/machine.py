@@ -1,9 +1,8 @@
-"""What this machine can do at most, and what a pass of a model costs; for shares of the peak."""
+"""What this machine can do at most."""
 
 import resource
 import statistics
 import time
-from typing import Any
 
 import torch
 
@@ -18,22 +17,6 @@ def peak_flops(size: int = 1024, rounds: int = 7) -> float:
             left @ right
         best = max(best, 8 * 2 * size**3 / (time.perf_counter() - started))
     return best
-
-
-def training_flops(config: Any, lengths: list[int]) -> float:
-    """FLOPs of one forward and backward pass over sequences, padding not counted.
-
-    Six for each weight of a matrix and token (PaLM, 2204.02311, appendix B); causal attention adds
-    6 · layers · width · length² for each sequence. The embedding is a look-up and costs nothing,
-    the output head is a matrix and does.
-    """
-    width, layers = config.hidden_size, config.num_hidden_layers
-    keys = config.num_key_value_heads * config.head_dim
-    attention = width * config.num_attention_heads * config.head_dim * 2 + 2 * width * keys
-    weights: int = layers * (attention + 3 * width * config.intermediate_size)
-    weights += width * config.vocab_size
-    tokens = sum(lengths)
-    return 6.0 * weights * tokens + 6.0 * float(layers * width) * sum(n * n for n in lengths)
 
 
 def peak_mib() -> float:

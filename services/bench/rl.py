@@ -19,13 +19,14 @@ from typing import Any
 
 import torch
 
-from services.bench.machine import median, peak_flops, peak_mib, training_flops
+from services.bench.machine import median, peak_flops, peak_mib
 from services.clock import WorkClock
 from services.config import Recipe
 from services.judging import score_function
 from services.prompts import r1_prompt
 from services.tasks.sources import rl_schedule
 from services.training.guards import Finding
+from services.training.throughput import training_flops
 from services.types import Metrics, Problem, Rollout
 
 SIDES = ("stock", "lean")

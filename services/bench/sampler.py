@@ -3,6 +3,7 @@
 Both draw from the plain distribution of the model until the end of the sequence or the limit, so
 lengths are as the model writes them. Rounds alternate, and medians are compared, because other
 programs on the machine come and go. Only real tokens count, never padding.
+Where ``make vllm`` has installed it, a vLLM server answers the same prompts afterwards.
 """
 
 import os
@@ -17,10 +18,13 @@ from transformers import AutoTokenizer
 
 from services.bench.machine import median
 from services.config import Engine, Problems
+from services.config_engine import Endpoint
 from services.prompts import r1_prompt
 from services.sampling import SampleRequest, SamplingSettings
+from services.sampling.endpoint import EndpointSampler, stop_ids_of
 from services.sampling.local import LocalSampler
 from services.sampling.random_streams import stream_seed
+from services.sampling.vllm_server import VllmError, vllm_python, vllm_server
 from services.tasks.sources import training_problems
 from services.training.machine import device_of, prepare_machine
 from services.training.policies import load_policy
@@ -47,6 +51,11 @@ class SamplerBench:
     completions_ratio: float
     """Ours over generate's."""
     tokens_ratio: float
+    vllm_tokens_per_second: float | None = None
+    """Of a vLLM server in its own number format; None where it is not installed."""
+    vllm_mean_length: float | None = None
+    vllm_ratio: float | None = None
+    """Tokens per second, ours over vLLM's."""
 
 
 def bench(
@@ -89,6 +98,7 @@ def bench(
             lengths = way(turn)
             seen.append((time.perf_counter() - started, lengths))
     mine, other = _rates(taken[ours]), _rates(taken[theirs])
+    served = _vllm(folder, engine, asked, group_size, settings, rounds)
     return SamplerBench(
         model=folder.name,
         threads=torch.get_num_threads(),
@@ -104,7 +114,41 @@ def bench(
         generate_tokens_per_second=other[1],
         completions_ratio=mine[0] / other[0],
         tokens_ratio=mine[1] / other[1],
+        vllm_tokens_per_second=served and served[1],
+        vllm_mean_length=served and served[2],
+        vllm_ratio=served and mine[1] / served[1],
     )
+
+
+def _vllm(
+    folder: Path,
+    engine: Engine,
+    prompts: Sequence[str],
+    group: int,
+    settings: SamplingSettings,
+    rounds: int,
+) -> tuple[float, float, float] | None:
+    """Rates of a vLLM server; its start does not count. None where vLLM is not installed."""
+    try:
+        vllm_python()
+    except VllmError:
+        return None
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    seen = []
+    with vllm_server(folder, engine) as place:
+        sampler = EndpointSampler(
+            place, tokenizer, Endpoint(concurrency=len(prompts)), stop_ids_of(folder, tokenizer)
+        )
+        for turn in range(rounds + 1):
+            requests = [
+                SampleRequest(prompt, group, stream_seed(f"bench/{turn}/{place}"))
+                for place, prompt in enumerate(prompts)
+            ]
+            started = time.perf_counter()
+            groups = sampler.sample(requests, settings)
+            lengths = [len(completion.token_ids) for group in groups for completion in group]
+            seen.append((time.perf_counter() - started, lengths))
+    return _rates(seen[1:])  # the first warms up
 
 
 def _rates(rounds: Sequence[tuple[float, list[int]]]) -> tuple[float, float, float]:

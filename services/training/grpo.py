@@ -43,12 +43,14 @@ from services.training.experts import ExpertWatch
 from services.training.guards import Finding, GuardWatch, strongest
 from services.training.held_out import HeldOut
 from services.training.job import RLJob, ScoreFunction, StepRecorder
-from services.training.machine import device_of
+from services.training.machine import where_to_load
 from services.training.microbatches import MicroBatch, idle_batch, micro_batches
 from services.training.policies import load_policy, save_policy
 from services.training.processes import Processes
 from services.training.rollouts import RolloutMaker
+from services.training.throughput import FlopMeter
 from services.training.trl_settings import trl_config
+from services.training.vllm_rollouts import VllmRollouts
 from services.types import Metrics, Rollout
 
 
@@ -78,7 +80,7 @@ def train_rl(job: RLJob, score: ScoreFunction, recorder: StepRecorder, clock: Wo
 def _trainer_of(
     job: RLJob, score: ScoreFunction, recorder: StepRecorder, clock: WorkClock
 ) -> "LeanGRPOTrainer":
-    model = load_policy(job.policy, device_of(job.engine), job.settings.lora)
+    model = load_policy(job.policy, where_to_load(job.engine), job.settings.lora)
     tokenizer = AutoTokenizer.from_pretrained(job.policy, padding_side="left")
     return LeanGRPOTrainer(job, model, tokenizer, score, recorder, clock)
 
@@ -113,12 +115,12 @@ class LeanGRPOTrainer(GRPOTrainer):
         )
         self.job = job
         self.tokenizer = tokenizer
-        self.device = model.device
+        self.device = self.accelerator.device
         self.recorder = recorder
         self.clock = clock
         self.processes = Processes(self.accelerator)
         policy = plain(self.model)
-        sampler: Sampler = LocalSampler(policy, tokenizer, batch_size=job.engine.batch_size)
+        sampler = self._sampler(policy)
         self.experts = ExpertWatch(policy, {p.kind for p in (*self.problems, *job.spares)})
         self.maker = RolloutMaker(job, tokenizer, sampler, score, clock, self.processes)
         self.held_out = HeldOut(job, sampler, score, clock, self.processes)
@@ -134,6 +136,11 @@ class LeanGRPOTrainer(GRPOTrainer):
         self._loss_is_finite = True
         self._logps: torch.Tensor | None = None
         self._held_out_accuracy: float | None = None
+
+    def _sampler(self, model: Any) -> Sampler:
+        if self.job.engine.rollouts != "local":
+            return VllmRollouts(self.vllm_generation, self.tokenizer)
+        return LocalSampler(model, self.tokenizer, batch_size=self.job.engine.batch_size)
 
     def run(self) -> None:
         """Train to the end, or until a guard stops it; from the newest checkpoint if there is."""
@@ -202,7 +209,7 @@ class LeanGRPOTrainer(GRPOTrainer):
         rows = made.rollouts[self.processes.index * mine :][:mine]
         made.batch.update(self.experts.columns([row.problem.kind for row in rows]))
         batch = {name: tensor.to(self.device) for name, tensor in made.batch.items()}
-        if rl.steps_per_rollout > 1:
+        if rl.steps_per_rollout > 1 or self.job.engine.rollouts != "local":
             sampled = batch.get("sampling_per_token_logps")
             batch["old_per_token_logps"] = self._policy_logps(batch) if sampled is None else sampled
         return batch
@@ -214,7 +221,10 @@ class LeanGRPOTrainer(GRPOTrainer):
         model.train()
         batch = self._prepare_inputs(inputs)
         total = torch.zeros((), device=self.device)
-        measured = PassMeans()
+        measured, meter = (
+            PassMeans(),
+            FlopMeter(self.accelerator.unwrap_model(model).config, self.device),
+        )
         before = self.clock.seconds.get("training", 0.0)
         with self.clock.measure("training"):
             for part, tokens, last in self._parts(batch):
@@ -224,6 +234,7 @@ class LeanGRPOTrainer(GRPOTrainer):
                     loss = self._compute_loss(model, part.inputs) * part.weight  # type: ignore[no-untyped-call]
                     self.accelerator.backward(loss)
                 total += loss.detach()
+                meter.add(part.inputs)
                 self._compare(part.inputs)
                 for name, values in self._metrics["train"].items():
                     if values:
@@ -236,6 +247,7 @@ class LeanGRPOTrainer(GRPOTrainer):
         self._step_values |= dict(measured.means())
         self._step_values["training/tokens_per_second"] = measured.tokens / seconds
         self._step_values |= self.experts.take()
+        self._step_values |= meter.share(seconds)
         self._loss_is_finite = bool(torch.isfinite(total))
         self._step += 1
         return total

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from services.config import RL, Engine
-from services.prompts import R1_PROMPTING, Prompting
+from services.prompts import Format, Prompting
 from services.training.guards import Finding
 from services.types import Completion, Metrics, Problem, Rollout, Score
 
@@ -61,5 +62,23 @@ class RLJob:
     """Problems to watch training by; needed where ``eval_every`` is set."""
     spares: Sequence[Problem] = ()
     """Questions that take the place of groups outside the band; needed where ``choice`` is on."""
-    prompting: Prompting = R1_PROMPTING
-    """How the policy is asked."""
+    form: Format = "r1"
+    """The format that the policy is asked for."""
+    chat: bool = False
+    """Whether it is asked through its own chat template."""
+
+    @property
+    def prompting(self) -> Prompting:
+        """How the policy is asked."""
+        return prompting_for(self.policy, self.form, chat=self.chat)
+
+
+@lru_cache(maxsize=8)
+def prompting_for(policy: Path, form: Format, *, chat: bool) -> Prompting:
+    """How the policy in a folder is asked; through its own chat template if ``chat``."""
+    if not chat:
+        return Prompting(form)
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(policy)
+    return Prompting(form, tokenizer)

@@ -10,6 +10,7 @@ import transformers
 from transformers.trainer_callback import PrinterCallback
 
 from services.config import Engine
+from services.errors import RecipeError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -44,3 +45,30 @@ def device_of(engine: Engine) -> torch.device:
     if kind == "cuda" and "LOCAL_RANK" in os.environ:
         return torch.device(kind, int(os.environ["LOCAL_RANK"]))
     return torch.device(kind)
+
+
+def where_to_load(engine: Engine) -> torch.device:
+    """The device to load weights on: the one to train on, unless no single one could hold them.
+
+    Launched with FSDP or DeepSpeed, accelerate moves each process's part to its GPU.
+    """
+    spread = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    if any(os.environ.get(name) == "true" for name in spread):
+        return torch.device("cpu")
+    return device_of(engine)
+
+
+def uses_bfloat16(engine: Engine) -> bool:
+    """Whether training's matrix products are in bfloat16.
+
+    Raises:
+        RecipeError: They should be, and the device has none.
+    """
+    on_gpu = device_of(engine).type == "cuda"
+    able = torch.cuda.is_bf16_supported() if on_gpu else True
+    if engine.precision == "bfloat16" and not able:
+        raise RecipeError(
+            "engine.precision is bfloat16, and this GPU has none",
+            "Train with --set engine.precision=float32",
+        )
+    return engine.precision == "bfloat16" or (engine.precision == "auto" and on_gpu and able)

@@ -16,11 +16,12 @@ from trl import SFTConfig, SFTTrainer
 
 from services.clock import WorkClock
 from services.config import SFT, Engine
-from services.errors import ProblemError
+from services.errors import ProblemError, RecipeError
 from services.training.adapters import lora_config, merged
 from services.training.checkpoints import CompleteCheckpoints, latest_checkpoint, step_of
-from services.training.machine import device_of, silence
+from services.training.machine import device_of, silence, uses_bfloat16, where_to_load
 from services.training.policies import load_policy, save_policy
+from services.training.processes import Processes, launched
 from services.types import Metrics
 
 IGNORE = -100
@@ -57,7 +58,7 @@ def train_sft(
     """Run (or resume) a stage and write the trained model to ``job.output``."""
     if not job.rows:
         raise ProblemError("the data set of a supervised stage is empty", "Loosen its curation")
-    device = device_of(job.engine)
+    device = where_to_load(job.engine)
     model = load_policy(job.policy, device, job.settings.lora)
     tokenizer = AutoTokenizer.from_pretrained(job.policy, padding_side="right")
     trainer = SFTTrainer(
@@ -65,16 +66,20 @@ def train_sft(
         args=_trl_config(job, save_every),
         train_dataset=Dataset.from_list([_encode(row, tokenizer, job) for row in job.rows]),
         processing_class=tokenizer,
-        callbacks=[_Recorder(record), CompleteCheckpoints()],
+        callbacks=[_Recorder(record)],
         peft_config=lora_config(job.settings.lora),
     )
+    trainer.add_callback(CompleteCheckpoints(processes=Processes(trainer.accelerator)))
     silence(trainer)
     checkpoint = latest_checkpoint(job.work)
     with clock.measure("training"):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     tokenizer.padding_side = "left"
-    trained = merged(trainer.model, lambda: load_policy(job.policy, device))
-    save_policy(trained, tokenizer, job.output)
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        trainer.save_model(str(job.output))  # gathers the shards, so every process takes part
+    elif trainer.is_world_process_zero():
+        trained = merged(trainer.model, lambda: load_policy(job.policy, device))
+        save_policy(trained, tokenizer, job.output)
 
 
 def resumes_from(job: SFTJob) -> int:
@@ -86,7 +91,7 @@ def resumes_from(job: SFTJob) -> int:
 def _trl_config(job: SFTJob, save_every: int) -> SFTConfig:
     return SFTConfig(
         output_dir=str(job.work),
-        per_device_train_batch_size=job.settings.batch_size,
+        per_device_train_batch_size=_rows_of_a_process(job.settings.batch_size),
         max_steps=job.steps,
         learning_rate=job.settings.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
@@ -95,8 +100,8 @@ def _trl_config(job: SFTJob, save_every: int) -> SFTConfig:
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         train_sampling_strategy="group_by_length",
-        bf16=False,
-        gradient_checkpointing=False,
+        bf16=uses_bfloat16(job.engine),
+        gradient_checkpointing=job.engine.gradient_checkpointing,
         use_cpu=device_of(job.engine).type == "cpu",
         dataloader_pin_memory=False,
         seed=job.seed,
@@ -106,6 +111,17 @@ def _trl_config(job: SFTJob, save_every: int) -> SFTConfig:
         report_to="none",
         disable_tqdm=True,
     )
+
+
+def _rows_of_a_process(batch_size: int) -> int:
+    """Rows of an optimizer step that one of the launched processes takes."""
+    processes = launched()
+    if batch_size % processes:
+        raise RecipeError(
+            f"a batch of {batch_size} rows cannot be shared by {processes} processes",
+            "Set batch_size of that stage to a multiple of the number of processes",
+        )
+    return batch_size // processes
 
 
 def _encode(row: SFTRow, tokenizer: Any, job: SFTJob) -> Mapping[str, list[int]]:

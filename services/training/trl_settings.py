@@ -4,8 +4,9 @@ from trl import GRPOConfig
 
 from services.sampling.random_streams import stream_seed
 from services.training.job import RLJob
-from services.training.machine import device_of
+from services.training.machine import device_of, uses_bfloat16
 from services.training.processes import launched, share_of
+from services.training.vllm_rollouts import vllm_arguments
 
 
 def trl_config(job: RLJob, learning_rate: float) -> GRPOConfig:
@@ -43,8 +44,8 @@ def trl_config(job: RLJob, learning_rate: float) -> GRPOConfig:
         ref_model_sync_steps=max(rl.reference_sync_steps, 1),
         shuffle_dataset=False,
         remove_unused_columns=False,
-        bf16=False,
-        gradient_checkpointing=False,
+        bf16=uses_bfloat16(job.engine),
+        gradient_checkpointing=job.engine.gradient_checkpointing,
         use_cpu=device_of(job.engine).type == "cpu",
         dataloader_pin_memory=False,
         seed=stream_seed(job.stream) % 2**31 if rl.lora.rank else 0,  # decides new adapters only
@@ -53,4 +54,5 @@ def trl_config(job: RLJob, learning_rate: float) -> GRPOConfig:
         save_total_limit=None,
         report_to="none",
         disable_tqdm=True,
+        **vllm_arguments(job.engine, rl),
     )
