@@ -46,7 +46,7 @@ dashboard: setup  ## Open the dashboard on this machine; PORT=8501
 	$(BIN)/r1 dashboard --port $(PORT)
 
 screenshots: setup  ## Pictures of every page; needs the Debian packages chromium and chromium-driver
-	$(BIN)/python infra/screenshots.py
+	$(BIN)/python -m infra.screenshots
 
 golden: setup  ## Write the golden files anew; look at the difference before you commit it
 	R1_GOLDEN=write $(BIN)/python -m pytest tests/test_recipes.py tests/unit/test_golden_training.py tests/unit/test_language.py

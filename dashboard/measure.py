@@ -132,7 +132,7 @@ def rows_shown(page: AppTest) -> int:
 def _visit(address: str) -> tuple[tuple[float, float], AppTest]:
     """A new session: seconds by the clock and of the processor."""
     name, _, query = address.partition("?")
-    page = AppTest.from_file(str(FOLDER / "pages" / f"{name}.py"), default_timeout=LONGEST)
+    page = AppTest.from_file(str(FOLDER / "screens" / f"{name}.py"), default_timeout=LONGEST)
     for key, value in parse_qsl(query):
         page.query_params[key] = value
     began, used = time.perf_counter(), time.process_time()

@@ -1,19 +1,13 @@
 """What pipelines and their stages are called. Light: a finished run is found with this alone."""
 
-from services.config import Recipe
 from services.errors import RecipeError
-from services.recipes import recipe_digest
+from services.recipes import run_id_of as run_id_of
 
 STAGES = (
     "zero", "cold-start", "dev1", "dev2", "sft-set", "dev3", "preference", "r1",
     "distill", "on-policy", "student-rl", "evaluate", "gate", "export",
 )  # fmt: skip
 """Stages in their order; the words of ``--until`` and ``--from``. Recipes may leave some out."""
-
-
-def run_id_of(recipe: Recipe) -> str:
-    """The name of a recipe's pipeline; the same recipe and seed always have the same."""
-    return f"{recipe.name}-s{recipe.seed}-{recipe_digest(recipe)[:8]}"
 
 
 def require_stages(*names: str | None) -> None:

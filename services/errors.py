@@ -57,3 +57,11 @@ class PlatformError(R1Error, RuntimeError):
 
 class RetrainError(R1Error, RuntimeError):
     """A retraining cannot be decided on, or cannot go on."""
+
+
+class AccessError(R1Error, PermissionError):
+    """Somebody may not do what they asked for, or the roles cannot be read."""
+
+
+class LaunchError(R1Error, RuntimeError):
+    """A run cannot be started or stopped, or the Prefect server does not answer."""

@@ -61,6 +61,11 @@ def recipe_digest(recipe: Recipe) -> str:
     return digest_of(recipe.model_dump(mode="json", exclude={"name", "description"}))
 
 
+def run_id_of(recipe: Recipe) -> str:
+    """The name of a recipe's pipeline; the same recipe and seed always have the same."""
+    return f"{recipe.name}-s{recipe.seed}-{recipe_digest(recipe)[:8]}"
+
+
 def flat_parameters(recipe: Recipe) -> dict[str, str]:
     """The resolved recipe as flat ``zero.learning_rate`` keys, for MLflow and tables."""
     return dict(_flatten("", recipe.model_dump(mode="json")))

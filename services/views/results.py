@@ -13,8 +13,8 @@ from services.store.schema import CuratedRows, Decisions, Evaluations, Stages
 from services.types import DropReason
 
 MODELS = (
-    "base", "r1-zero", "dev1", "dev2", "dev3", "r1", "student", "distill", "on-policy",
-    "student-rl",
+    "base", "r1-zero", "dev1", "dev2", "dev3", "r1", "student", "student-base", "distill",
+    "on-policy", "student-rl",
 )  # fmt: skip
 """The order of the stage table; other models follow by name."""
 MAX_ALARMS = 500

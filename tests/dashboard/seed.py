@@ -30,6 +30,7 @@ HOSTILE = (
 )
 """What no page may render."""
 
+EVALUATION_PROBLEMS, EVALUATION_SAMPLES = 12, 2
 MODELS = ("base", "r1-zero", "dev1", "dev2", "dev3", "r1", "student", "distill", "student-rl")
 STAGES: dict[str, tuple[str, dict[str, str]]] = {
     "zero": ("rl", {"policy": "base"}),
@@ -183,9 +184,10 @@ def curated(rng: random.Random) -> list[CuratedRow]:
 def write_evaluation(
     store: Store, run_id: str, model: str, skill: float, rng: random.Random
 ) -> None:
-    """Measure a model of this skill."""
-    held_out = random.Random(11)
-    rows = [scored(rng, problem(held_out), skill) for _ in range(24)]
+    """Measure a model of this skill: every model answers the same problems."""
+    asked = random.Random(11)
+    problems = [problem(asked) for _ in range(EVALUATION_PROBLEMS)]
+    rows = [scored(rng, of, skill) for of in problems for _ in range(EVALUATION_SAMPLES)]
     values = batch_metrics(rows)
     levels = {name: value for name, value in values.items() if name.startswith("accuracy/level")}
     summary = values | {
@@ -196,7 +198,9 @@ def write_evaluation(
         **{name.replace("accuracy", "pass@1"): value for name, value in levels.items()},
     }
     samples = [
-        EvaluationSample(row.problem, place, row.completion, row.score, row.facts)
+        EvaluationSample(
+            row.problem, place % EVALUATION_SAMPLES, row.completion, row.score, row.facts
+        )
         for place, row in enumerate(rows)
     ]
     store.write_evaluation(run_id, model, summary, {"samples": 16, "temperature": 0.6}, samples)

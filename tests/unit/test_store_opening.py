@@ -14,6 +14,7 @@ import services.store.alarms
 import services.store.approvals
 import services.store.ledger
 import services.store.pool
+import services.store.ratings
 import services.store.removals
 import services.store.retrainings
 import services.store.webhooks  # noqa: F401 - their tables are part of the schema

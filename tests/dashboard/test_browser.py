@@ -1,0 +1,140 @@
+"""The dashboard in a real browser: every page, its main controls, no error anywhere."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from dashboard.contents import PAGES
+from infra.browser import EXCEPTIONS, Browser, missing_parts, running_browser, running_dashboard
+from services.store import open_store
+from services.store.ledger import open_ledger
+from services.types import CuratedRow, DropReason, Metrics
+from tests.dashboard import registered, seed
+
+pytestmark = [
+    pytest.mark.skipif(missing_parts() is not None, reason=str(missing_parts())),
+    pytest.mark.slow,
+]
+
+
+CONTROL, ENTER = "\ue009", "\ue007"
+"""Keys as WebDriver spells them."""
+
+
+class Site(NamedTuple):
+    """A running dashboard, a browser, and what lies behind them."""
+
+    address: str
+    browser: Browser
+    store_url: str
+
+    def visit(self, page: str, query: str = "") -> str:
+        """Go to a page; its text, after it was seen to hold no exception and no console error."""
+        self.browser.open(f"{self.address}/{page}?{query}")
+        return self.read()
+
+    def read(self) -> str:
+        """The text of the page as it is now."""
+        assert self.browser.run(EXCEPTIONS) == 0
+        assert self.browser.errors() == []
+        return self.browser.text()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    home = tmp_path_factory.mktemp("home")
+    url = f"sqlite:///{home / 'store.db'}"
+    seed.seed_store(url, steps=3)
+    registered.register(home, url, seed.RUN)
+    store = open_store(url)
+    hostile = seed.hostile_rollouts()
+    store.write_step(seed.RUN, "zero", Metrics(3, {"accuracy": 0.0}), hostile)
+    text = f"{seed.HOSTILE} \0 </code>"
+    store.write_curation(
+        seed.RUN,
+        "cold-start",
+        [CuratedRow(hostile[0].problem, text, f"{text} good", DropReason.KEPT, "digest-of-zero")],
+    )
+    store.close()
+    environment = {**os.environ, "R1_HOME": str(home), "R1_STORE_URL": url}
+    with running_dashboard(environment) as address, running_browser() as browser:
+        yield Site(address, browser, url)
+
+
+def test_a_fresh_server_shows_the_menu_to_who_comes_by_a_deep_link(site: Site) -> None:
+    """First of all tests of this file: the server has shown nothing yet."""
+    text = site.visit("data", "set=sft-set")
+    assert all(entry.title in text for entry in PAGES)
+
+
+@pytest.mark.parametrize("entry", PAGES, ids=lambda entry: entry.name)
+def test_every_page_is_drawn_without_an_error(site: Site, entry: object) -> None:
+    text = site.visit(entry.path.strip("/"))
+    assert entry.title in text
+
+
+def test_a_hostile_text_stays_text(site: Site) -> None:
+    for page, query in (("samples", "stage=zero&step=3"), ("data", "set=cold-start")):
+        text = site.visit(page, query)
+        assert "<script>alert('x')</script>" in text
+        assert "![image](http://localhost/x.png)" in text
+        assert "\\x1b[31mred" in text
+        assert not site.browser.run(
+            "return document.querySelector('img[src*=\"localhost/x.png\"]') !== null"
+            " || [...document.scripts].some(s => s.textContent.includes(\"alert('x')\"))"
+            " || document.querySelector('a[href^=\"javascript:\"]') !== null"
+        )
+
+
+def test_a_filter_is_chosen_and_the_address_follows(site: Site) -> None:
+    site.visit("data", "set=sft-set")
+    site.browser.click("//*[@data-testid='stSelectbox'][.//label[contains(., 'How it')]]//input")
+    site.browser.click("//*[@role='option'][contains(., 'wrong answer')]")
+    assert "1 candidates" in site.read()
+    here = site.browser.run("return location.search")
+    assert "reason=wrong" in here
+    assert "1 candidates" in site.visit("data", here.lstrip("?"))
+
+
+def test_levels_and_answers_are_paged_through(site: Site) -> None:
+    site.visit("evaluations", "left=r1&right=base")
+    site.browser.click("//button[@role='radio'][normalize-space(.)='3']")
+    assert "pass@1 of every model, level 3" in site.read()
+
+
+def test_a_model_is_promoted_with_a_note(site: Site) -> None:
+    site.visit("models")
+    site.browser.click("//button[contains(., 'Promote version 3')]")
+    site.browser.write("//*[@role='dialog']//textarea", f"seen in the browser{CONTROL}{ENTER}")
+    site.browser.click("//*[@role='dialog']//button[normalize-space(.)='Promote']")
+    said = "Version 3 is champion of r1 now"
+    site.browser.wait_for(f"return document.body.innerText.includes('{said}')", "said nothing")
+    site.read()
+    head = open_ledger(site.store_url).head("r1")
+    assert head is not None
+    assert (head.champion, head.why) == (3, "seen in the browser")
+
+
+def test_a_recipe_is_changed_in_the_form(site: Site) -> None:
+    site.visit("operations", "recipe=tiny&sections=recipe")
+    field = "//*[@data-testid='stNumberInput'][.//label[contains(., 'seed')]]"
+    site.browser.click(f"{field}//button[@data-testid='stNumberInputStepUp']")
+    assert "--set 'seed=1'" in site.read()
+
+
+def test_two_models_answer(site: Site) -> None:
+    site.visit("playground", "tokens=24")
+    site.browser.click("//button[contains(., 'Ask both')]")
+    site.browser.wait_for(
+        "return document.body.innerText.includes('Your rating')", "gave no answers"
+    )
+    site.browser.click("//button[contains(., 'Both are good')]")
+    assert "Kept." in site.read()
+
+
+def test_screens_are_where_no_menu_can_be_gone_past() -> None:
+    folder = Path(__file__).parents[2] / "dashboard"
+    assert not (folder / "pages").exists()
