@@ -5,12 +5,13 @@ optimizer and, where it moves, the reference; while one is written, those it wil
 there. Rollouts and records are small beside that and not counted.
 """
 
+import math
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from services.config import RL, Recipe
 from services.errors import ArtifactError
@@ -33,16 +34,24 @@ class StageDisk(NamedTuple):
 
 
 def parameters_of(folder: Path) -> int:
-    """Parameters of a model, from the headers of its safetensors; tied weights count once."""
-    total = 0
-    for path in folder.glob("*.safetensors"):
+    """Parameters of a model, from the headers of its safetensors; tied weights count once.
+
+    Raises:
+        ArtifactError: A file is no safetensors.
+    """
+    return sum(map(_parameters_in, folder.glob("*.safetensors")))
+
+
+def _parameters_in(path: Path) -> int:
+    try:
         with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 (it is no mapping)
-                size = 1
-                for length in file.get_slice(name).get_shape():
-                    size *= length
-                total += size
-    return total
+            names = file.keys()
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(
+            f"cannot load a model from {path.parent}: {path.name}: {error}",
+            "Name a folder with whole safetensors",
+        ) from error
 
 
 def disk_by_stage(recipe: Recipe, base: int, student: int) -> list[StageDisk]:
