@@ -153,12 +153,12 @@ def base_check(model: Bundled = BASE, recipe: RecipeName = "tiny", as_json: AsJs
     chosen = load_recipe(recipe)
     _require_bundled(model)
     from services.base_models import resolve_model
-    from services.pretraining.build import measure
+    from services.pretraining.build import measure_bundled
     from services.training.machine import prepare_machine
 
     folder, _ = resolve_model(f"bundled:{model}", Path())
     prepare_machine(chosen.engine)
-    _print_measured(model, measure(folder, chosen).summary, as_json=as_json)
+    _print_measured(model, measure_bundled(folder, chosen), as_json=as_json)
 
 
 def _require_bundled(model: str) -> None:

@@ -6,7 +6,6 @@ the product's own metrics of them. Half of all steps belong to the first run, so
 is looked at is larger than any fair share.
 """
 
-import json
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,6 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select, text
 from services.config import Recipe, RewardWeights
 from services.metrics import Scored, batch_metrics
 from services.rewards import score
-from services.smallworld.corpus import question_text
 from services.smallworld.phrases import LANGUAGES, Language
 from services.smallworld.search import write_trace
 from services.store import rows
@@ -36,6 +34,7 @@ from services.store.schema import (
     StepMetrics,
 )
 from services.tasks import countdown
+from services.tasks.sources import puzzle_problem
 from services.traces import facts_of
 from services.types import Completion, DropReason, Problem
 
@@ -149,17 +148,7 @@ def _pool(rng: random.Random, problems: int) -> Pool:
 
 def _problem(rng: random.Random, level: int) -> tuple[countdown.Countdown, Problem]:
     puzzle = countdown.draw(rng, level)
-    language = rng.choice(LANGUAGES)
-    gold = {
-        "numbers": list(puzzle.numbers),
-        "target": puzzle.target,
-        "ordered": True,
-        "operators": "+-",
-    }
-    numbers = "-".join(map(str, puzzle.numbers))
-    name = f"bench-{numbers}-to-{puzzle.target}-{language}"
-    question = question_text(puzzle, language, rng)
-    return puzzle, Problem(name, "countdown", question, json.dumps(gold), language, level)
+    return puzzle, puzzle_problem(puzzle, rng.choice(LANGUAGES), rng)
 
 
 def _group(

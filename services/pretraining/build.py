@@ -18,9 +18,8 @@ from transformers import PreTrainedTokenizerFast
 from services.artifacts import new_folder, write_atomically
 from services.base_models import BUNDLED, CARD, MEASURED
 from services.clock import WorkClock
-from services.config import Evaluation, Recipe, RewardWeights
-from services.evaluation import EvaluationResult, evaluate, load_sampler
-from services.judging import score_function
+from services.config import Evaluation, Recipe
+from services.evaluation import measure
 from services.pretraining.moe import MoEShape
 from services.pretraining.pretrain import (
     BASE_SHAPE,
@@ -32,7 +31,6 @@ from services.pretraining.pretrain import (
     pretrain,
 )
 from services.pretraining.tokenizer import build_tokenizer
-from services.tasks.sources import held_out_general_problems, held_out_problems
 from services.training.policies import load_policy, save_policy
 
 
@@ -96,7 +94,7 @@ def build(
             "transformers": transformers.__version__,
             "machine": f"{torch.get_num_threads()} threads, {platform.machine()}",
         }
-        summary = measure(folder, recipe).summary
+        summary = measure_bundled(folder, recipe)
         _write_card(folder, plan, facts, summary, recipe.evaluation)
     return summary
 
@@ -110,7 +108,7 @@ def renew_card(name: str, recipe: Recipe) -> dict[str, float]:
         if known.is_file()
         else _planned(name, load_policy(folder, torch.device("cpu")), seed=0)
     )
-    summary = measure(folder, recipe).summary
+    summary = measure_bundled(folder, recipe)
     _write_card(folder, BUILDS[name], facts, summary, recipe.evaluation)
     return summary
 
@@ -136,18 +134,9 @@ def _planned(name: str, model: torch.nn.Module, seed: int) -> dict[str, object]:
     }
 
 
-def measure(checkpoint: Path, recipe: Recipe) -> EvaluationResult:
-    """Measure a checkpoint by the recipe's own protocol."""
-    settings = recipe.evaluation
-    with score_function(RewardWeights()) as score:
-        return evaluate(
-            load_sampler(checkpoint, recipe.engine),
-            held_out_problems(recipe.problems, settings.seed, settings.problems_per_level),
-            held_out_general_problems(settings.seed, settings.general_prompts),
-            settings,
-            score,
-            WorkClock(),
-        )
+def measure_bundled(folder: Path, recipe: Recipe) -> dict[str, float]:
+    """What a model shows by the recipe's own protocol."""
+    return measure(folder, recipe, recipe.evaluation, WorkClock()).summary
 
 
 def failed_bars(summary: dict[str, float]) -> list[str]:

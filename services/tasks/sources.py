@@ -16,7 +16,7 @@ from services.artifacts import digest_of
 from services.config import RL, Evaluation, Problems
 from services.errors import ProblemError
 from services.smallworld.corpus import question_text
-from services.smallworld.phrases import LANGUAGES
+from services.smallworld.phrases import LANGUAGES, Language
 from services.tasks import countdown, general
 from services.tasks.pool import mixed, read_snapshot
 from services.types import Problem
@@ -137,24 +137,27 @@ def _puzzle_problems(puzzles: Sequence[countdown.Countdown], seed: int) -> list[
         turn = asked.get(puzzle.level, 0)
         asked[puzzle.level] = turn + 1
         language = LANGUAGES[turn % len(LANGUAGES)]
-        gold = {
-            "numbers": list(puzzle.numbers),
-            "target": puzzle.target,
-            "ordered": True,
-            "operators": "+-",
-        }
-        numbers = "-".join(map(str, puzzle.numbers))
-        problems.append(
-            Problem(
-                id=f"countdown-{numbers}-to-{puzzle.target}-{language}",
-                kind="countdown",
-                question=question_text(puzzle, language, rng),
-                gold=json.dumps(gold),
-                language=language,
-                level=puzzle.level,
-            )
-        )
+        problems.append(puzzle_problem(puzzle, language, rng))
     return problems
+
+
+def puzzle_problem(puzzle: countdown.Countdown, language: Language, rng: random.Random) -> Problem:
+    """A puzzle as a question in words, which ``rng`` chooses."""
+    gold = {
+        "numbers": list(puzzle.numbers),
+        "target": puzzle.target,
+        "ordered": True,
+        "operators": "+-",
+    }
+    numbers = "-".join(map(str, puzzle.numbers))
+    return Problem(
+        id=f"countdown-{numbers}-to-{puzzle.target}-{language}",
+        kind="countdown",
+        question=question_text(puzzle, language, rng),
+        gold=json.dumps(gold),
+        language=language,
+        level=puzzle.level,
+    )
 
 
 def require_problems(settings: Problems) -> None:
