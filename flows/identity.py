@@ -1,7 +1,6 @@
 """What pipelines and their stages are called. Light: a finished run is found with this alone."""
 
 from services.errors import RecipeError
-from services.recipes import run_id_of as run_id_of
 
 STAGES = (
     "zero", "cold-start", "dev1", "dev2", "sft-set", "dev3", "preference", "r1",

@@ -7,7 +7,6 @@ were let in: each version carries its held-out accuracy and what it was made fro
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from flows.pipeline import Pipeline, StagePlan, StageRun
 from flows.stages import seed_of
@@ -24,6 +23,7 @@ from services.store.ledger import open_ledger
 from services.tasks import general
 from services.tasks.sources import general_problems, held_out_general_problems
 from services.training.preference import (
+    ASPECTS,
     Aspect,
     Judged,
     PreferenceModel,
@@ -32,8 +32,6 @@ from services.training.preference import (
 )
 from services.types import CheckpointRef
 from services.versions import LINE
-
-ASPECTS: Final = ("helpfulness", "safety")
 
 
 def register_judges(pipeline: Pipeline, plan: StagePlan) -> None:
@@ -75,7 +73,7 @@ def preference_models(
             split: _judged(pipeline, (base, sampled), held_out=split == "held_out")
             for split in ("train", "held_out")
         }
-        for aspect in ("helpfulness", "safety"):
+        for aspect in ASPECTS:
             with pipeline.clock.measure("training"):
                 train_preference(
                     Path(base.path),

@@ -19,7 +19,7 @@ from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from pydantic import BaseModel
 
-from flows.identity import STAGES, run_id_of
+from flows.identity import STAGES
 from flows.inheritance import inheritance
 from flows.progress import StageProgress
 from services.artifacts import digest_of, new_folder, only_one, read_manifest, remove_torn
@@ -28,7 +28,7 @@ from services.config import Recipe
 from services.errors import R1Error
 from services.launch.command import CrashError
 from services.pool import open_pool
-from services.recipes import recipe_digest
+from services.recipes import recipe_digest, run_id_of
 from services.store import StageKind, Store, open_store, store_url
 from services.store.alarms import Alarm, AlarmBook, open_alarms
 from services.tracking import PipelineTrack, StageTrack, open_tracker

@@ -24,13 +24,12 @@ from pydantic import BaseModel
 from flows.deployments import LIMIT
 from flows.environment import home_folder, prepare_environment
 from flows.events import CHAMPION_CHANGED, RETRAINING_ENDED, tell
-from flows.identity import run_id_of
 from services import views
 from services.approvals import open_approvals
 from services.artifacts import only_one
 from services.config import Recipe
 from services.errors import ArtifactError, R1Error, RegistryError, RetrainError, StoreError
-from services.recipes import load_recipe
+from services.recipes import load_recipe, run_id_of
 from services.retraining.decision import (
     Due,
     RetrainPolicy,

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flows.environment import home_folder, prepare_environment
-from flows.identity import require_stages, run_id_of
+from flows.identity import require_stages
 from flows.report import PipelineReport, finished_report, write_report
 from services.config import Recipe
+from services.recipes import run_id_of
 from services.tasks.pool import NOW
 from services.tasks.sources import require_problems
 

@@ -27,9 +27,9 @@ from services.evaluation import (
     sample_groups,
     sample_scored,
 )
-from services.judging import Judges, score_function
+from services.judging import score_function
 from services.launch.command import launches
-from services.launch.job import LaunchedRL, LaunchedSFT
+from services.launch.job import LaunchedRL, LaunchedSFT, reward_of
 from services.launch.supervise import run_launched
 from services.prompts import Prompting
 from services.reward_check import dry_run
@@ -39,15 +39,11 @@ from services.tasks.sources import (
     training_problems,
     validation_problems,
 )
+from services.training.checkpoints import steps_done
 from services.training.grpo import train_rl
 from services.training.job import RLJob
 from services.training.on_policy import OnPolicyJob, train_on_policy
-from services.training.on_policy import resumes_from as on_policy_resumes_from
-from services.training.preference import (
-    Aspect,
-    PreferenceModel,
-)
-from services.training.sft import SFTJob, SFTRow, resumes_from, train_sft
+from services.training.sft import SFTJob, SFTRow, train_sft
 from services.types import CheckpointRef, CuratedRow, DatasetRef, DropReason, Problem
 
 ROWS_FILE = "rows.jsonl"
@@ -113,17 +109,11 @@ def reinforce(
             form=recipe.problems.format,
             chat=recipe.problems.chat,
         )
+        launched = LaunchedRL(job, Path(preference.path) if preference else None)
         if launches(recipe.engine):
-            models = Path(preference.path) if preference else None
-            run_launched(LaunchedRL(job, models), stage.work / LAUNCH, stage, pipeline.clock)
+            run_launched(launched, stage.work / LAUNCH, stage, pipeline.clock)
             return
-        with score_function(
-            settings.weights,
-            _judges(pipeline, preference),
-            shaping=settings.shaping,
-            target_language=settings.target_language,
-            form=recipe.problems.format,
-        ) as score:
+        with reward_of(launched) as score:
             train_rl(job, score, stage, pipeline.clock)
 
     return pipeline.checkpoint(plan, body)
@@ -196,7 +186,7 @@ def fine_tune(
             launched = LaunchedSFT(job, plan.save_every)
             run_launched(launched, stage.work / LAUNCH, stage, pipeline.clock)
             return
-        stage.resumed(resumes_from(job))
+        stage.resumed(steps_done(stage.work))
         train_sft(job, stage.step, pipeline.clock, save_every=plan.save_every)
 
     return pipeline.checkpoint(plan, body)
@@ -225,9 +215,10 @@ def teach_on_policy(
             settings=settings,
             engine=recipe.engine,
             stream=f"seed-{recipe.seed}/on-policy",
+            prompting=prompting_of(recipe, Path(student.path)),
             schedule=rl_schedule(recipe.problems, mixed, seed_of(pipeline, "on-policy")),
         )
-        stage.resumed(on_policy_resumes_from(job))
+        stage.resumed(steps_done(stage.work))
         train_on_policy(job, stage.step, pipeline.clock)
 
     return pipeline.checkpoint(plan, body)
@@ -317,17 +308,6 @@ def evaluations(
 def seed_of(pipeline: Pipeline, stage: str) -> int:
     """The seed of a stage's own draws."""
     return pipeline.recipe.seed * SEED_STRIDE + SEEDED.index(stage)
-
-
-def _judges(pipeline: Pipeline, preference: CheckpointRef | None) -> Judges:
-    if preference is None:
-        return {}
-    engine = pipeline.recipe.engine
-    aspects: tuple[Aspect, ...] = ("helpfulness", "safety")
-    return {
-        aspect: PreferenceModel(Path(preference.path) / aspect, aspect, engine)
-        for aspect in aspects
-    }
 
 
 def _write_rows(folder: Path, rows: Sequence[CuratedRow]) -> None:

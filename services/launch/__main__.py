@@ -17,15 +17,13 @@ from services.artifacts import write_atomically
 from services.clock import WorkClock
 from services.config_engine import Engine
 from services.errors import R1Error
-from services.judging import Judges, score_function
-from services.launch.job import Launched, LaunchedSFT, engine_of, read_job
+from services.launch.job import Launched, LaunchedSFT, engine_of, read_job, reward_of
 from services.launch.records import RecordWriter
 from services.launch.supervise import RECORDS_FILE
-from services.training.checkpoints import latest_checkpoint
+from services.training.checkpoints import latest_checkpoint, steps_done
 from services.training.grpo import train_rl
 from services.training.machine import device_of, prepare_machine
-from services.training.preference import Aspect, PreferenceModel
-from services.training.sft import resumes_from, train_sft
+from services.training.sft import train_sft
 
 _PR_SET_PDEATHSIG = 1
 
@@ -54,24 +52,11 @@ def main(path: Path) -> None:
 
 def _train(launched: Launched, records: RecordWriter, clock: WorkClock) -> None:
     if isinstance(launched, LaunchedSFT):
-        records.resumed(resumes_from(launched.job))
+        records.resumed(steps_done(launched.job.work))
         train_sft(launched.job, records.step, clock, save_every=launched.save_every)
         return
-    settings = launched.job.settings
-    with score_function(
-        settings.weights,
-        _judges(launched.preference, launched.job.engine),
-        shaping=settings.shaping,
-        target_language=settings.target_language,
-    ) as score:
+    with reward_of(launched) as score:
         train_rl(launched.job, score, records, clock)
-
-
-def _judges(folder: Path | None, engine: Engine) -> Judges:
-    if folder is None:
-        return {}
-    aspects: tuple[Aspect, ...] = ("helpfulness", "safety")
-    return {aspect: PreferenceModel(folder / aspect, aspect, engine) for aspect in aspects}
 
 
 def _share_of_threads(engine: Engine) -> Engine:

@@ -1,5 +1,7 @@
 """Jobs as files: what a stage would hand to training, for another process to pick up."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,7 +10,9 @@ from pydantic import Field, TypeAdapter
 
 from services.artifacts import write_atomically
 from services.config_engine import Engine
+from services.judging import ScoreGroups, score_function
 from services.training.job import RLJob
+from services.training.preference import load_preference_models
 from services.training.sft import SFTJob
 
 
@@ -32,6 +36,21 @@ class LaunchedSFT:
 
 
 Launched = LaunchedRL | LaunchedSFT
+
+
+@contextmanager
+def reward_of(stage: LaunchedRL) -> Iterator[ScoreGroups]:
+    """The reward of a stage, in whichever process it is trained."""
+    job, settings = stage.job, stage.job.settings
+    with score_function(
+        settings.weights,
+        load_preference_models(stage.preference, job.engine) if stage.preference else None,
+        shaping=settings.shaping,
+        target_language=settings.target_language,
+        form=job.form,
+    ) as score:
+        yield score
+
 
 _ADAPTER: TypeAdapter[Launched] = TypeAdapter(Annotated[Launched, Field(discriminator="kind")])
 

@@ -90,6 +90,12 @@ def latest_checkpoint(work: Path) -> Path | None:
     return max(whole, key=step_of, default=None)
 
 
+def steps_done(work: Path) -> int:
+    """The step after which training will go on; 0 from the start."""
+    checkpoint = latest_checkpoint(work)
+    return step_of(checkpoint) if checkpoint else 0
+
+
 def step_of(checkpoint: Path) -> int:
     """Optimizer steps that a checkpoint has behind it."""
     return int(checkpoint.name.rpartition("-")[2])

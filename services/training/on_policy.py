@@ -19,12 +19,12 @@ from services.clock import WorkClock
 from services.config import Engine
 from services.config_adapters import OnPolicy
 from services.errors import RecipeError
-from services.prompts import r1_prompt
+from services.prompts import R1_PROMPTING, Prompting
 from services.sampling import Sampler, SampleRequest, SamplingSettings
 from services.sampling.local import LocalSampler
 from services.sampling.random_streams import stream_seed
 from services.training.adapters import lora_config, merged, plain
-from services.training.checkpoints import CompleteCheckpoints, latest_checkpoint, step_of
+from services.training.checkpoints import CompleteCheckpoints, latest_checkpoint
 from services.training.machine import device_of, silence
 from services.training.policies import load_policy, save_policy
 from services.types import Metrics, Problem
@@ -54,6 +54,8 @@ class OnPolicyJob:
     """Names the random streams of this stage."""
     schedule: Sequence[Sequence[Problem]]
     """Problems of each step, ``(steps, prompts_per_step)``."""
+    prompting: Prompting = R1_PROMPTING
+    """How the student is asked."""
 
 
 def train_on_policy(job: OnPolicyJob, record: Callable[[Metrics], None], clock: WorkClock) -> None:
@@ -76,12 +78,6 @@ def train_on_policy(job: OnPolicyJob, record: Callable[[Metrics], None], clock: 
     save_policy(trained, tokenizer, job.output)
 
 
-def resumes_from(job: OnPolicyJob) -> int:
-    """The step after which training will go on; 0 from the start."""
-    checkpoint = latest_checkpoint(job.work)
-    return step_of(checkpoint) if checkpoint else 0
-
-
 def _require_one_vocabulary(student: Any, teacher: Any) -> None:
     if student.get_vocab() != teacher.get_vocab():
         raise RecipeError(
@@ -97,7 +93,7 @@ class SampledDistillation(DistillationTrainer):
     def __init__(
         self, job: OnPolicyJob, student: Any, teacher: Any, tokenizer: Any, clock: WorkClock
     ) -> None:
-        prompts = [r1_prompt(problem.question) for step in job.schedule for problem in step]
+        prompts = [job.prompting.prompt(p.question) for step in job.schedule for p in step]
         super().__init__(
             model=student,
             teacher_model=teacher,

@@ -8,7 +8,7 @@ TRL trains the pairs; for the point-wise loss, which TRL does not have, transfor
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import torch
 from datasets import Dataset
@@ -26,6 +26,7 @@ from services.prompts import parse, r1_prompt
 from services.training.machine import device_of, silence
 
 Aspect = Literal["helpfulness", "safety"]
+ASPECTS: Final[tuple[Aspect, ...]] = ("helpfulness", "safety")
 
 
 class Judged(NamedTuple):
@@ -76,6 +77,11 @@ class PreferenceModel:
         ).logits
         values: list[float] = torch.sigmoid(logits.squeeze(-1).float()).tolist()
         return values
+
+
+def load_preference_models(folder: Path, engine: Engine) -> dict[str, PreferenceModel]:
+    """The models of a finished preference stage, by aspect."""
+    return {aspect: PreferenceModel(folder / aspect, aspect, engine) for aspect in ASPECTS}
 
 
 def judged_text(aspect: Aspect, question: str, response: str) -> str:

@@ -18,7 +18,7 @@ from services.clock import WorkClock
 from services.config import SFT, Engine
 from services.errors import ProblemError, RecipeError
 from services.training.adapters import lora_config, merged
-from services.training.checkpoints import CompleteCheckpoints, latest_checkpoint, step_of
+from services.training.checkpoints import CompleteCheckpoints, latest_checkpoint
 from services.training.machine import device_of, silence, uses_bfloat16, where_to_load
 from services.training.policies import load_policy, save_policy
 from services.training.processes import Processes, launched
@@ -80,12 +80,6 @@ def train_sft(
     elif trainer.is_world_process_zero():
         trained = merged(trainer.model, lambda: load_policy(job.policy, device))
         save_policy(trained, tokenizer, job.output)
-
-
-def resumes_from(job: SFTJob) -> int:
-    """The step after which training will go on; 0 from the start."""
-    checkpoint = latest_checkpoint(job.work)
-    return step_of(checkpoint) if checkpoint else 0
 
 
 def _trl_config(job: SFTJob, save_every: int) -> SFTConfig:

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from flows.identity import run_id_of
 from flows.running import run_pipeline
 from services.config import Recipe
 from services.errors import RewardError
-from services.recipes import load_recipe
+from services.recipes import load_recipe, run_id_of
 from services.store.opening import open_engine_to_read, store_url
 from tests.flows.conftest import MICRO
 

@@ -12,13 +12,14 @@ from types import SimpleNamespace
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-from flows.identity import STAGES, run_id_of
+from flows.identity import STAGES
 from flows.report import PipelineReport
 from flows.running import run_pipeline
 from services.artifacts import read_manifest, verify_folder
 from services.config import Recipe
 from services.config_guards import Guards
 from services.errors import ArtifactError, GuardError, ProblemError, RecipeError
+from services.recipes import run_id_of
 from services.registry import open_registry
 from services.store.ledger import open_ledger
 from services.store.opening import open_engine_to_read, store_url

@@ -8,13 +8,13 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 
 import flows.running
 from flows import retrain
-from flows.identity import STAGES, run_id_of
+from flows.identity import STAGES
 from flows.inheritance import TAKEN_OVER, Inheritance
 from flows.running import run_pipeline
 from services.artifacts import only_one
 from services.config import Recipe
 from services.errors import ArtifactError, ProblemError, RetrainError, StoreError
-from services.recipes import load_recipe
+from services.recipes import load_recipe, run_id_of
 from services.retraining.situation import POLICY_FILE, load_retrain_policy
 from services.store import open_store, pool, retrainings, store_url
 from services.store.opening import open_engine_to_write

@@ -27,7 +27,7 @@ from services.launch.command import (
     on_host,
     shards,
 )
-from services.launch.job import LaunchedRL, LaunchedSFT, read_job, write_job
+from services.launch.job import LaunchedRL, LaunchedSFT, read_job, reward_of, write_job
 from services.launch.records import RecordWriter, follow, retell
 from services.launch.supervise import refuse, run_launched
 from services.recipes import bundled_recipes, load_recipe
@@ -254,3 +254,17 @@ def test_two_processes_fine_tune_as_one_does(tmp_path):
     first, second = (load_file(x.output / "model.safetensors") for x in (one, two))
     for name, weight in first.items():
         torch.testing.assert_close(second[name], weight, atol=2e-2, rtol=2e-2)
+
+
+def test_the_reward_of_a_launched_stage_is_in_its_format(tmp_path: Path) -> None:
+    """A child process reads the format from its job, as the stage itself does."""
+    problem = Problem("sum", "exact", "2 + 3 ?", "5", "en")
+    boxed = Completion("<think> two and three </think> \\boxed{5}", (1,), (0.0,), False)
+    path = tmp_path / "job.json"
+    for form, expected in (("boxed", 1.0), ("r1", 0.0)):
+        write_job(path, LaunchedRL(replace(job(tmp_path, tmp_path), form=form)))
+        read = read_job(path)
+        assert isinstance(read, LaunchedRL)
+        with reward_of(read) as score:
+            [[seen]] = score([problem], [[boxed]])
+        assert seen.parts["format"] == expected
