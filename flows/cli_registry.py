@@ -150,11 +150,9 @@ def open_line(home: Path | None) -> "Registry":
     folder = use_home(home)
     url = views.store_url()
     views.open_views(url).dispose()  # says so if nothing has, and creates nothing
-    from services.registry import open_registry
-    from services.store.ledger import open_ledger
-    from services.webhooks import open_announcer
+    from services import line
 
-    return open_registry(folder, open_ledger(url), open_announcer(url).promotion)
+    return line.open_line(folder, url)
 
 
 def _print_history(model: str, entries: "list[Promotion]", *, as_json: bool) -> None:

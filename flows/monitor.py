@@ -24,11 +24,11 @@ def monitor(model: str = LINE) -> "State[dict[str, Any]]":
     home = home_folder()
     prepare_environment(home)
     said: dict[str, Any] = {"model": model, "alarms": [], "events": tell_occasions()}
-    from flows.retrain import open_line
+    from services.line import open_line
     from services.monitoring import recheck
     from services.webhooks import open_announcer
 
-    registry = open_line(home)
+    registry = open_line(home, store_url())
     if registry.head(model) is None:
         return Completed(message=f"{model} has no champion to watch", data=said)
     report = recheck(home, store_url(), registry, model, open_announcer(store_url()).alarm)

@@ -24,16 +24,15 @@ from services.config_base import Settings
 from services.evaluation import prompting_of
 from services.export import Provenance, export_checkpoint
 from services.gates import Decision, decide
+from services.line import open_line
 from services.policies import Monitoring, Policy, Retention, load_policy, tightened
 from services.recipes import recipe_digest
-from services.registry import Registry, open_registry
+from services.registry import Registry
 from services.store import store_url
 from services.store.approvals import ApprovalRequest
-from services.store.ledger import open_ledger
 from services.types import CheckpointRef
 from services.versions import model_of
 from services.views import evaluation_ids, open_views
-from services.webhooks import open_announcer
 
 CANDIDATE = "r1"
 """The row of the stage table that is exported."""
@@ -82,7 +81,7 @@ def gate(
     entered = [contest for contest in contests(pipeline) if contest.row in checkpoints]
 
     def body(stage: StageRun) -> None:
-        registry = open_line(pipeline)
+        registry = open_line(pipeline.home, store_url())
         ids = evaluation_ids(open_views(store_url()), pipeline.run_id)
         versions = {
             row: _register(registry, stage, checkpoint, measured[row], ids.get(row))
@@ -104,12 +103,6 @@ def _of_the_gate(policy: Policy) -> Policy:
     return policy.model_copy(update={"monitoring": Monitoring(), "retention": Retention()})
 
 
-def open_line(pipeline: Pipeline) -> Registry:
-    """The registry of a run; who has subscribed is told of changes."""
-    url = store_url()
-    return open_registry(pipeline.home, open_ledger(url), open_announcer(url).promotion)
-
-
 def answers_now(pipeline: Pipeline, made: Path) -> list[str]:
     """What the gate said of each candidate, and what became of it since a person was asked."""
     decided = json.loads((made / DECISIONS_FILE).read_text(encoding="utf-8"))
@@ -117,7 +110,8 @@ def answers_now(pipeline: Pipeline, made: Path) -> list[str]:
     for row in decided:
         text = row["said"]
         if row["request"] is not None:
-            request = open_approvals(store_url(), open_line(pipeline)).get(row["request"])
+            line = open_line(pipeline.home, store_url())
+            request = open_approvals(store_url(), line).get(row["request"])
             text = _waits(request) if request.state == "waiting" else _answered(request)
         said.append(text)
     return said

@@ -46,15 +46,12 @@ from services.retraining.situation import (
 )
 from services.store import approvals, retrainings, store_url
 from services.store.alarms import Alarm, open_alarms
-from services.store.ledger import open_ledger
 from services.store.opening import open_engine_to_write
 from services.versions import LINE
-from services.webhooks import open_announcer
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from services.registry import Registry
 
 LEASE_SECONDS: Final = 60.0
 """A retraining whose process is gone holds the limit so long; Prefect's least."""
@@ -118,7 +115,9 @@ def retrain_if_due(home: Path, force: Start | None = None) -> Outcome:
     Raises:
         R1Error: It cannot be decided, or the retraining ended with an error to be mended.
     """
-    open_approvals(store_url(), open_line(home)).expire()
+    from services.line import open_line
+
+    open_approvals(store_url(), open_line(home, store_url())).expire()
     due = examine(home, force).due
     if due.start is None and due.gives_up is None:
         return Outcome(state="nothing due", reasons=list(due.reasons))
@@ -136,11 +135,13 @@ BUSY: Final = "another retraining is at work"
 
 def examine(home: Path, force: Start | None = None) -> Examined:
     """Decide without doing anything."""
+    from services.line import open_line
+
     policy = load_retrain_policy(home)
     recipe = load_recipe(policy.recipe, policy.changes)
     engine = open_engine_to_write(store_url())
     try:
-        situation = look(engine, open_line(home), recipe, home)
+        situation = look(engine, open_line(home, store_url()), recipe, home)
     finally:
         engine.dispose()
     due = decide_retraining(situation, policy, force)
@@ -263,11 +264,3 @@ def _alarm(name: str, said: str, run_id: str) -> None:
         alarms.raise_alarm(Alarm("retrain", name, "warn", said, run_id=run_id))
     finally:
         alarms.close()
-
-
-def open_line(home: Path) -> "Registry":
-    """The registry of a state folder; who has subscribed is told of changes."""
-    from services.registry import open_registry
-
-    url = store_url()
-    return open_registry(home, open_ledger(url), open_announcer(url).promotion)

@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from services import launching
+from services import detached
 from services.access import Actor, require
 from services.approvals import open_approvals
+from services.detached import Launch
 from services.errors import LaunchError
-from services.launching import Launch
+from services.line import open_line
 from services.orchestrator import FlowRun, Orchestrator
-from services.registry import Registry, open_registry
+from services.registry import Registry
 from services.store.approvals import ApprovalRequest
-from services.store.ledger import Promotion, open_ledger
+from services.store.ledger import Promotion
 from services.store.ratings import Rating, open_ratings
-from services.webhooks import open_announcer
 
 MAX_NOTE_CHARACTERS: Final = 2000
 
@@ -98,7 +98,7 @@ class Control:
             LaunchError: It is at work already, or cannot be started.
         """
         require(actor, "launch runs")
-        return launching.start(self._home, recipe, changes, who=actor.name)
+        return detached.start(self._home, recipe, changes, who=actor.name)
 
     def stop(self, actor: Actor, launch: str) -> Launch:
         """Ask a process that was started here to stop.
@@ -108,7 +108,7 @@ class Control:
             LaunchError: There is no such launch, or it has ended.
         """
         require(actor, "cancel runs")
-        return launching.stop(self._home, launch)
+        return detached.stop(self._home, launch)
 
     def launch_deployment(
         self, actor: Actor, deployment: str, parameters: Mapping[str, Any]
@@ -133,8 +133,7 @@ class Control:
         self._server().cancel(flow_run)
 
     def _registry(self) -> Registry:
-        announce = open_announcer(self._url).promotion
-        return open_registry(self._home, open_ledger(self._url), announce)
+        return open_line(self._home, self._url)
 
     def _server(self) -> Orchestrator:
         if self._orchestrator is None:

@@ -11,10 +11,10 @@ import streamlit as st
 from dashboard import approvals, frame, launch_form, panels, people, places
 from dashboard.moments import utc
 from dashboard.plain_text import visible
-from services import launching, views
+from services import detached, views
 from services.access import Actor
+from services.detached import Launch
 from services.errors import LaunchError, R1Error
-from services.launching import Launch
 from services.orchestrator import Deployment, FlowRun, Orchestrator
 
 REFRESH: Final = timedelta(seconds=5)
@@ -46,7 +46,7 @@ def page() -> None:
 @st.fragment(run_every=REFRESH)
 def _launches_live(actor: Actor) -> None:
     with frame.failures_in_words():
-        found = launching.launches(places.home(), LAUNCHES_SHOWN)
+        found = detached.launches(places.home(), LAUNCHES_SHOWN)
         panels.heading(
             "Launched from here",
             "The latest runs that were started on this page, with the end of what they printed.",
@@ -76,7 +76,7 @@ def _launch(actor: Actor, launch: Launch) -> None:
             ):
                 _confirm_stop(actor, launch)
         with st.expander("What it printed"):
-            tail = launching.log_tail(places.home(), launch.id)
+            tail = detached.log_tail(places.home(), launch.id)
             st.code(visible(tail) or "Nothing yet.", language=None, wrap_lines=True)
 
 

@@ -10,9 +10,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import people
-from services import launching, views
+from services import detached, views
 from services.access import Actor, Role
-from services.launching import launches
+from services.detached import launches
 from services.store import approvals, open_store
 from services.store.ledger import open_ledger
 from services.store.opening import open_engine_to_write
@@ -178,7 +178,7 @@ def test_a_changed_setting_is_checked_and_launched(
 ) -> None:
     become(OPERATOR, monkeypatch)
     monkeypatch.setenv("R1_HOME", str(tmp_path))
-    monkeypatch.setattr(launching, "COMMAND", (sys.executable, "-c", "print('it ran')"))
+    monkeypatch.setattr(detached, "COMMAND", (sys.executable, "-c", "print('it ran')"))
     page = page_of("operations", url, monkeypatch, sections=["gate", "recipe"])
     page.text_input(key="set/tiny/gate.min_safety").set_value("much").run()
     assert "gate.min_safety" in said(page)
@@ -194,7 +194,7 @@ def test_a_changed_setting_is_checked_and_launched(
     deadline = time.monotonic() + 60
     while launches(tmp_path)[0].alive and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert launching.log_tail(tmp_path, launch.id) == "it ran"
+    assert detached.log_tail(tmp_path, launch.id) == "it ran"
 
 
 def test_without_a_server_it_says_how_to_get_one(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from services import launching
+from services import detached
+from services.detached import Launch, launches, log_tail, start, stop
 from services.errors import LaunchError, RecipeError
-from services.launching import Launch, launches, log_tail, start, stop
 
 WAITS = (sys.executable, "-u", "-c", "import sys, time; print(sys.argv[1:]); time.sleep(600)")
 ENDS = (sys.executable, "-c", "print('5 %\\r100 %'); print('done')")
@@ -99,4 +99,4 @@ def test_a_command_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match="cannot start"):
         start(tmp_path, "tiny", [], who="me", command=(str(tmp_path / "no command"),))
     assert launches(tmp_path) == []
-    assert launching.COMMAND[-1] == "run"
+    assert detached.COMMAND[-1] == "run"
