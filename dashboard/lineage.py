@@ -4,7 +4,7 @@ The plan is drawn from the start; what a run has recorded of itself replaces it 
 Fills are pale and words dark, so the graph reads on light and dark grounds alike.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from services.views import Stage
@@ -68,7 +68,7 @@ def lineage_dot(stages: Sequence[Stage]) -> str:
         f'margin="0.09,0.05" color="{LINE}" fontcolor="#1B1B1B"];',
         f'edge [color="{LINE}" fontname="sans-serif" fontsize=10 arrowsize=0.6];',
         *(f'{_quoted(name)} [shape=ellipse fillcolor="#E6E6E6"];' for name in sorted(models)),
-        *(_node(name, recorded.get(name)) for name in _drawn(recorded)),
+        *(_node(name, recorded.get(name)) for name in stages_drawn(recorded)),
         *(_edge(source, target, role) for source, target, role in edges),
         "}",
     ]
@@ -88,16 +88,16 @@ def _node(name: str, stage: Stage | None) -> str:
     return f'{_quoted(name)} [label={label} fillcolor="{FILLS.get(state, "#FFFFFF")}" {style}];'
 
 
-def _drawn(recorded: Mapping[str, Stage]) -> list[str]:
+def stages_drawn(recorded: Collection[str]) -> list[str]:
     """Stages of the plan in its order, then others that are recorded."""
     planned = [name for name in PLAN if name in recorded or name not in OPTIONAL]
-    return [*planned, *(recorded.keys() - PLAN.keys())]
+    return [*planned, *(name for name in recorded if name not in PLAN)]
 
 
 def _edges(recorded: Mapping[str, Stage]) -> Iterator[tuple[str, str, str]]:
     """Source, target and role of everything that goes into a stage."""
     makers = {stage.output_digest: name for name, stage in recorded.items() if stage.output_digest}
-    for target in _drawn(recorded):
+    for target in stages_drawn(recorded):
         planned = PLAN.get(target, {})
         stage = recorded.get(target)
         if stage is None or stage.kind == "evaluation":  # every model goes there: only the last

@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 from streamlit.elements.lib.column_types import ColumnConfig
 
 from dashboard import frame, panels
-from dashboard.lineage import PLAN, lineage_dot
+from dashboard.lineage import lineage_dot, stages_drawn
 from dashboard.plain_text import visible
 from services import views
 from services.views import Champion, Decision, Evaluation, RaisedAlarm, Run, Stage
@@ -60,9 +60,10 @@ def _figures(
     run: Run, stages: list[Stage], alarms: Sequence[RaisedAlarm], champions: Sequence[Champion]
 ) -> None:
     active = [stage for stage in stages if stage.state == "running"]
+    drawn = stages_drawn([stage.name for stage in stages])
     numbers = {
         "State": run.state,
-        "Stages done": f"{run.stages_done} of {max(len(PLAN), len(stages))}",
+        "Stages done": f"{run.stages_done} of {len(drawn)}",
         "Time in stages": frame.duration(sum(stage.seconds for stage in stages)),
         "Now": active[-1].name if active else "–",
         "Champion": f"v{champions[0].version}" if champions else "none yet",
