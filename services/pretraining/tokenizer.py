@@ -20,13 +20,13 @@ MAX_VALUE = 54
 
 
 def vocabulary() -> list[str]:
-    """Every word of the small world in a stable order."""
+    """Every word of the small world; an order of the words, not of the source that names them."""
     words = [PAD, EOS, UNKNOWN, *TAGS, R1_TURN]
     words += [str(value) for value in range(-MAX_VALUE, MAX_VALUE + 1)]
     words += [f"={value}" for value in range(-MAX_VALUE, MAX_VALUE + 1)]
     words += [f"{sign}{digit}" for sign in "+-" for digit in range(1, 10)]
-    words += [word for phrases in (*PHRASES.values(), *WORDS.values()) for word in _words(phrases)]
-    return list(dict.fromkeys(words))
+    said = {word for phrases in (*PHRASES.values(), *WORDS.values()) for word in _words(phrases)}
+    return list(dict.fromkeys([*words, *sorted(said)]))
 
 
 def _words(value: object) -> list[str]:

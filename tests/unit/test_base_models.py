@@ -6,10 +6,12 @@ import shutil
 
 import pytest
 from safetensors import safe_open
+from transformers import AutoTokenizer
 
 from services.artifacts import digest_folder
 from services.base_models import BUNDLED, CARD, MEASURED, resolve_model
 from services.pretraining.build import BUILDS
+from services.pretraining.tokenizer import build_tokenizer
 
 
 @pytest.mark.parametrize("name", BUILDS)
@@ -31,6 +33,8 @@ def test_every_bundled_model_has_a_card_of_what_was_measured(name):
     assert (folder / "tokenizer.json").read_bytes() == (
         BUNDLED / "tiny-base" / "tokenizer.json"
     ).read_bytes(), "one vocabulary for all"
+    made_anew = build_tokenizer().get_vocab()
+    assert AutoTokenizer.from_pretrained(folder).get_vocab() == made_anew, "words have moved"
 
 
 def test_a_card_does_not_decide_the_digest_but_everything_else_does(tmp_path):
