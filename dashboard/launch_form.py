@@ -63,13 +63,16 @@ def _widget(recipe: Recipe, field: Field) -> Any:
     label = field.key.partition(".")[2] or field.key
     key = f"set/{recipe.name}/{field.key}"
     if field.kind == "boolean":
-        return st.checkbox(label, bool(field.value), key=key, help=field.description)
+        return st.checkbox(
+            label, bool(field.value), key=key, bind="query-params", help=field.description
+        )
     if field.kind == "choice":
         return st.selectbox(
             label,
             field.choices,
             index=field.choices.index(field.value),
             key=key,
+            bind="query-params",
             help=field.description,
         )
     if field.kind == "integer":
@@ -80,10 +83,12 @@ def _widget(recipe: Recipe, field: Field) -> Any:
             max_value=None if field.maximum is None else int(field.maximum),
             step=1,
             key=key,
+            bind="query-params",
             help=field.description,
         )
     written = field.value if field.kind == "text" else json.dumps(field.value)
-    return forms.read(field, st.text_input(label, written, key=key, help=field.description))
+    text = st.text_input(label, written, key=key, bind="query-params", help=field.description)
+    return forms.read(field, text)
 
 
 def _preview(actor: Actor, recipe: Recipe, changed: list[str]) -> None:

@@ -17,6 +17,7 @@ from dashboard.charts import Columns, Drawn
 if TYPE_CHECKING:
     import altair
     import pandas
+    from streamlit.delta_generator import DeltaGenerator
 
 
 def draw(title: str, definition: str, drawn: Drawn, *, name: str) -> None:
@@ -66,6 +67,19 @@ def heading(
                 on_click="ignore",
                 help=f"Download the numbers of “{title}”",
             )
+
+
+def question_language(place: "DeltaGenerator | None" = None) -> str | None:
+    """The filter by the language of the question, in a column or where we are."""
+    chosen: str | None = (st if place is None else place).selectbox(
+        "Question in",
+        ["en", "zh"],
+        index=None,
+        key="language",
+        bind="query-params",
+        placeholder="any",
+    )
+    return chosen
 
 
 def columns_as_csv(columns: Columns) -> str:

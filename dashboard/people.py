@@ -33,10 +33,14 @@ def here() -> Actor:
 
 
 def signed_in(claims: Mapping[str, Any]) -> Actor:
-    """Whom an identity provider vouches for; an address it has not verified is no name."""
+    """Whom an identity provider vouches for.
+
+    An address that it does not call verified is no name, because with some providers whoever signs
+    in chooses it; such a person is known by ``sub``, which roles may name.
+    """
     if not claims.get("is_logged_in"):
         return NOBODY
-    name = claims.get("email") if claims.get("email_verified", True) else None
+    name = claims.get("email") if claims.get("email_verified") is True else None
     name = name or claims.get("sub")
     return Actor(str(name), load_roles().of(str(name))) if name else NOBODY
 

@@ -78,6 +78,20 @@ def bench_rl(
     _print(asdict(rl.bench(folder, chosen, steps=steps, rounds=rounds)), as_json)
 
 
+@bench.command("registry")
+def bench_registry(
+    versions: Annotated[int, typer.Option(min=1, help="Versions to list.")] = 2_000,
+    as_json: AsJson = False,
+) -> None:
+    """Listing many registered versions, beside a plain search of MLflow's; minutes to make them."""
+    from services.bench import registry
+
+    def report(number: int) -> None:
+        typer.echo(f"{number:,} of {versions:,} versions made", err=True)
+
+    _print(asdict(registry.bench(versions, report)), as_json)
+
+
 @bench.command("dashboard")
 def bench_dashboard(
     store: Annotated[
@@ -103,6 +117,7 @@ def bench_dashboard(
     measured = pages.bench(
         store or f"sqlite:///{folder / 'bench' / 'dashboard.db'}",
         Size(completions, steps, runs),
+        folder / "bench",
         lambda words: typer.echo(words, err=True),
     )
     if as_json:

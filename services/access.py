@@ -8,6 +8,9 @@ is an operator on this machine's own loopback address and a viewer everywhere el
     default = "viewer"                     # of who is signed in and named nowhere; or "none"
     reviewer = ["name@example.org"]
     operator = ["*@ops.example.org"]       # a whole domain
+
+Names are the e-mail addresses that the identity provider calls verified (``email_verified``), else
+its ``sub``.
 """
 
 import os

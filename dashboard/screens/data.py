@@ -157,14 +157,7 @@ def _choose(engine: Engine, run: Run, stage: Stage) -> CuratedFilter:
         placeholder="anywhere",
         format_func=lambda digest: _origin(digest, made_by.get(digest)),
     )
-    language = columns[2].selectbox(
-        "Question in",
-        ["en", "zh"],
-        index=None,
-        key="language",
-        bind="query-params",
-        placeholder="any",
-    )
+    language = panels.question_language(columns[2])
     contains = columns[3].text_input(
         "Trace contains", key="contains", bind="query-params", placeholder="a word or a phrase"
     )

@@ -192,14 +192,7 @@ def _compare(engine: Engine, run: Run, models: Sequence[Measured]) -> None:
         level = st.number_input(
             "Level", 1, 99, None, key="level", bind="query-params", placeholder="any"
         )
-        language = st.selectbox(
-            "Question in",
-            ["en", "zh"],
-            index=None,
-            key="language",
-            bind="query-params",
-            placeholder="any",
-        )
+        language = panels.question_language()
         number = st.number_input("Page", 1, key="page", bind="query-params")
     pairs = frame.ask(
         run,

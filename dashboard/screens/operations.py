@@ -27,7 +27,8 @@ def page() -> None:
     actor = people.here()
     if told := st.session_state.pop("told", None):
         st.success(told)
-    with suppress(views.MissingStoreError):  # a first run can be launched without a store
+    # A first run can be launched without a store, and a broken one takes no more than its part.
+    with frame.failures_in_words(), suppress(views.MissingStoreError):
         approvals.draw(actor, frame.open_store())
     launch_form.draw(actor)
     _launches_live(actor)

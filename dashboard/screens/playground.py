@@ -115,8 +115,10 @@ def _choose_models(catalog: Catalog, models: Sequence[RegisteredModel]) -> list[
 def _question() -> Question:
     """What to ask; a puzzle of the small world fills in all fields."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        level = st.selectbox("Level", LEVELS, index=2, key="level", width=110)
-        language = st.selectbox("Language", ["en", "zh"], key="language", width=110)
+        level = st.selectbox("Level", LEVELS, index=2, key="level", bind="query-params", width=110)
+        language = st.selectbox(
+            "Language", ["en", "zh"], key="language", bind="query-params", width=110
+        )
         if st.button("Draw a puzzle", key="draw", icon=":material/casino:"):
             turn = st.session_state.get("puzzles", 0)
             st.session_state["puzzles"] = turn + 1

@@ -63,9 +63,7 @@ def _choose(stages: list[Stage]) -> tuple[Stage, CompletionFilter, Order]:
         "Verdict", [v.value for v in Verdict], index=None, key="verdict", bind="query-params",
         help="What the verifier said: right, wrong, or that it could not judge.",
     )  # fmt: skip
-    language = first[2].selectbox(
-        "Question in", ["en", "zh"], index=None, key="language", bind="query-params"
-    )
+    language = panels.question_language(first[2])
     order = first[3].selectbox(
         "Order", get_args(Order), index=1, key="order", bind="query-params",
         help="By reward, those without one (unscorable) are left out.",

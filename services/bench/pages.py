@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import func, select
 from sqlalchemy.engine import make_url
 
+from services.bench import filled_registry
 from services.bench.filled_store import Size, fill
 from services.errors import StoreError
 from services.store.opening import open_engine_to_read, reading
@@ -24,6 +25,8 @@ from services.store.schema import Rollouts, Runs
 COLD_SECONDS: Final = 1.5
 WARM_SECONDS: Final = 0.5
 MEMORY_MIB: Final = 1024
+VERSIONS: Final = 200
+"""In the registry."""
 BOOKKEEPING_ROWS: Final = 120
 """The schema's tables, the stages of the run, the names of its metrics."""
 
@@ -45,8 +48,14 @@ class PagesBench(NamedTuple):
     """Which bars which pages missed, in words; empty if none did."""
 
 
-def bench(url: str, size: Size, say: Callable[[str], None]) -> PagesBench:
+def bench(url: str, size: Size, home: Path, say: Callable[[str], None]) -> PagesBench:
     """Fill the store if it is not filled yet, and draw every page of it.
+
+    Args:
+        url: Of the store.
+        size: How much is in it.
+        home: State folder for the registry, and whatever else pages look for beside the store.
+        say: Is told how far it is.
 
     Raises:
         StoreError: The store cannot be written, or a page cannot be drawn.
@@ -54,6 +63,7 @@ def bench(url: str, size: Size, say: Callable[[str], None]) -> PagesBench:
     if url.startswith("sqlite:///"):
         Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     fill(url, size, say)
+    filled_registry.fill(home, url, VERSIONS)
     engine = open_engine_to_read(url)
     with reading(engine) as connection:
         completions = connection.execute(select(func.count()).select_from(Rollouts)).scalar_one()
@@ -65,7 +75,7 @@ def bench(url: str, size: Size, say: Callable[[str], None]) -> PagesBench:
     command = [sys.executable, "-m", "dashboard.measure"]
     search = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]),
                                            os.environ.get("PYTHONPATH"))))  # fmt: skip
-    environment = {**os.environ, "R1_STORE_URL": url, "PYTHONPATH": search}
+    environment = {**os.environ, "R1_STORE_URL": url, "R1_HOME": str(home), "PYTHONPATH": search}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from services.training.alignment import Aligned
+
 LISTED_EXPERTS = 64
 """Experts of all layers up to which each one's load is a metric of its own."""
 
@@ -64,10 +66,11 @@ class ExpertWatch:
         if "kinds" not in inputs:
             yield
             return
+        completions = inputs["completion_mask"]
+        rows = Aligned(torch.cat([inputs["prompt_mask"], completions], 1), completions.shape[1])
         asked = torch.zeros_like(inputs["prompt_mask"])
-        with self.watching(
-            torch.cat([asked, inputs["completion_mask"]], dim=1).bool(), inputs["kinds"]
-        ):
+        counted = rows.take(torch.cat([asked, completions], 1)).bool()
+        with self.watching(counted, inputs["kinds"]):
             yield
 
     @contextmanager

@@ -25,6 +25,7 @@ from services.errors import GuardError
 from services.sampling import Sampler
 from services.sampling.local import LocalSampler
 from services.training.adapters import beneath, lora_config, merged, plain
+from services.training.alignment import on_aligned_rows
 from services.training.checkpoints import (
     CompleteCheckpoints,
     Memory,
@@ -304,8 +305,8 @@ class LeanGRPOTrainer(GRPOTrainer):
             self._metrics["train"][name].append((total / count.clamp(min=1)).item())
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        """TRL's; the log-probabilities of the last pass are kept to be compared."""
-        found = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        """TRL's, on rows without padding in front; its log-probabilities are kept to compare."""
+        found = on_aligned_rows(super()._get_per_token_logps_and_entropies, *args, **kwargs)
         self._logps = found[0].detach()
         return found
 

@@ -206,6 +206,54 @@ def write_evaluation(
     store.write_evaluation(run_id, model, summary, {"samples": 16, "temperature": 0.6}, samples)
 
 
+HOSTILE_RUN = "test-data-hostile-s0-5eed5eed"
+
+
+def write_hostile_run(store: Store) -> None:
+    """A run in which everything that a model, a problem or a person wrote is hostile."""
+    store.begin_run(
+        HOSTILE_RUN,
+        recipe_name="test-data-hostile",
+        recipe_digest="bad0" * 16,
+        seed=0,
+        recipe_json=Recipe(name="test-data-hostile").model_dump_json(),
+    )
+    (row,) = hostile_rollouts()
+    text = f"{HOSTILE} \0 </code>"
+    for name, (kind, inputs) in STAGES.items():
+        store.begin_stage(
+            HOSTILE_RUN,
+            name,
+            kind=kind,
+            key=f"hostile-key-of-{name}",
+            inputs={role: f"digest-of-{source}" for role, source in inputs.items()},
+            total_steps=2 if kind == "rl" else 1,
+            attributes={},
+        )
+        if kind == "rl":
+            for step in (1, 2):
+                store.write_step(HOSTILE_RUN, name, metrics_of(step, [row]), [row])
+        if kind == "curation":
+            kept = CuratedRow(row.problem, text, f"{text} good", DropReason.KEPT, "digest-of-zero")
+            store.write_curation(HOSTILE_RUN, name, [kept])
+        store.end_stage(HOSTILE_RUN, name, "finished", seconds=1.0)
+    sample = EvaluationSample(row.problem, 0, row.completion, row.score, row.facts)
+    values = batch_metrics([Scored(row.problem, row.completion, row.score, row.facts)])
+    for model in ("base", "r1-zero", "r1"):
+        summary = {**values, "pass@1": 0.0, "cons@16": 0.0}
+        store.write_evaluation(HOSTILE_RUN, model, summary, {"samples": 1}, [sample])
+    store.write_decision(
+        HOSTILE_RUN,
+        "r1",
+        candidate_digest="digest-of-r1",
+        champion_digest="",
+        promoted=False,
+        reasons=[HOSTILE],
+        note=HOSTILE,
+    )
+    store.end_run(HOSTILE_RUN, "finished", HOSTILE)
+
+
 def hostile_rollouts() -> list[Rollout]:
     """A step whose completion, question and reason try to be more than text."""
     rng = random.Random(3)

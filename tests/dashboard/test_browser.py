@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import pytest
 
@@ -11,7 +12,6 @@ from dashboard.contents import PAGES
 from infra.browser import EXCEPTIONS, Browser, missing_parts, running_browser, running_dashboard
 from services.store import open_store
 from services.store.ledger import open_ledger
-from services.types import CuratedRow, DropReason, Metrics
 from tests.dashboard import registered, seed
 
 pytestmark = [
@@ -47,18 +47,11 @@ class Site(NamedTuple):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     home = tmp_path_factory.mktemp("home")
     url = f"sqlite:///{home / 'store.db'}"
+    store = open_store(url)
+    seed.write_hostile_run(store)
+    store.close()
     seed.seed_store(url, steps=3)
     registered.register(home, url, seed.RUN)
-    store = open_store(url)
-    hostile = seed.hostile_rollouts()
-    store.write_step(seed.RUN, "zero", Metrics(3, {"accuracy": 0.0}), hostile)
-    text = f"{seed.HOSTILE} \0 </code>"
-    store.write_curation(
-        seed.RUN,
-        "cold-start",
-        [CuratedRow(hostile[0].problem, text, f"{text} good", DropReason.KEPT, "digest-of-zero")],
-    )
-    store.close()
     environment = {**os.environ, "R1_HOME": str(home), "R1_STORE_URL": url}
     with running_dashboard(environment) as address, running_browser() as browser:
         yield Site(address, browser, url)
@@ -76,17 +69,41 @@ def test_every_page_is_drawn_without_an_error(site: Site, entry: object) -> None
     assert entry.title in text
 
 
-def test_a_hostile_text_stays_text(site: Site) -> None:
-    for page, query in (("samples", "stage=zero&step=3"), ("data", "set=cold-start")):
-        text = site.visit(page, query)
-        assert "<script>alert('x')</script>" in text
-        assert "![image](http://localhost/x.png)" in text
-        assert "\\x1b[31mred" in text
-        assert not site.browser.run(
-            "return document.querySelector('img[src*=\"localhost/x.png\"]') !== null"
-            " || [...document.scripts].some(s => s.textContent.includes(\"alert('x')\"))"
-            " || document.querySelector('a[href^=\"javascript:\"]') !== null"
-        )
+@pytest.mark.parametrize(
+    ("page", "query"),
+    [
+        ("samples", "stage=zero&step=2"),
+        ("data", "set=cold-start"),
+        ("evaluations", "left=r1&right=base"),
+        ("emergence", ""),
+        ("emergence", "asked=in+training%2C+by+step&question_stage=zero"),
+        ("", ""),
+    ],
+)
+def test_a_hostile_text_stays_text(site: Site, page: str, query: str) -> None:
+    text = site.visit(page, f"run={seed.HOSTILE_RUN}&{query}")
+    assert "<script>alert('x')</script>" in text
+    assert "![image](http://localhost/x.png)" in text
+    assert "\\x1b[31mred" in text
+    _require_nothing_rendered(site)
+
+
+def test_a_hostile_question_stays_text(site: Site) -> None:
+    site.visit("playground", f"tokens=8&kind=general&question={quote(seed.HOSTILE)}")
+    site.browser.click("//button[contains(., 'Ask both')]")
+    site.browser.wait_for(
+        "return document.body.innerText.includes('Your rating')", "gave no answers"
+    )
+    assert "<script>alert('x')</script>" in site.read()
+    _require_nothing_rendered(site)
+
+
+def _require_nothing_rendered(site: Site) -> None:
+    assert not site.browser.run(
+        "return document.querySelector('img[src*=\"localhost/x.png\"]') !== null"
+        " || [...document.scripts].some(s => s.textContent.includes(\"alert('x')\"))"
+        " || document.querySelector('a[href^=\"javascript:\"]') !== null"
+    )
 
 
 def test_a_filter_is_chosen_and_the_address_follows(site: Site) -> None:
@@ -118,11 +135,13 @@ def test_a_model_is_promoted_with_a_note(site: Site) -> None:
     assert (head.champion, head.why) == (3, "seen in the browser")
 
 
-def test_a_recipe_is_changed_in_the_form(site: Site) -> None:
+def test_a_recipe_is_changed_in_the_form_and_the_address_follows(site: Site) -> None:
     site.visit("operations", "recipe=tiny&sections=recipe")
     field = "//*[@data-testid='stNumberInput'][.//label[contains(., 'seed')]]"
     site.browser.click(f"{field}//button[@data-testid='stNumberInputStepUp']")
     assert "--set 'seed=1'" in site.read()
+    here = site.browser.run("return location.search")
+    assert "--set 'seed=1'" in site.visit("operations", here.lstrip("?"))
 
 
 def test_two_models_answer(site: Site) -> None:

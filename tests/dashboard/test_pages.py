@@ -74,7 +74,7 @@ def test_an_empty_store_says_what_to_run(
     assert not page.error
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "operations"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_broken_store_is_said_in_words(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

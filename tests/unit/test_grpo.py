@@ -104,7 +104,7 @@ def test_loss_and_gradient_are_those_of_stock_trl_on_a_batch_that_trl_made(
 def test_micro_batches_cover_live_rows_once_within_the_budget(policy, tmp_path):
     trainer = trainer_of(job(policy, tmp_path))
     batch = trainer._generate_and_score_completions(rows_of_a_step(trainer))
-    batch["advantages"][::3] = 0.0
+    batch["advantages"].fill_(1.0)[::3] = 0.0
     parts = list(
         micro_batches(batch, estimator="dapo", token_budget=120, skip_idle=True, all_tokens=1.0)
     )

@@ -90,7 +90,7 @@ def test_the_student_comes_closer_to_its_teacher(pair, tmp_path, lora):
     first = job(pair, tmp_path).schedule[0]
     before = reverse_kl(pair[0], first, "test/0")
     assert seen[0].values["divergence"] == pytest.approx(before, rel=1e-4), "TRL's is the plain one"
-    assert reverse_kl(tmp_path / "out", first, "test/0") < 0.6 * before
+    assert reverse_kl(tmp_path / "out", first, "test/0") < 0.75 * before
 
 
 def test_resuming_gives_the_weights_of_an_unbroken_run(pair, tmp_path):
