@@ -3,14 +3,17 @@
 No process is held while a request waits: it is a row of the store. A yes promotes at once, on the
 champion that the gate compared with; if that changed meanwhile, the promotion is refused and says
 so. A process that dies between the yes and the promotion leaves the promotion to the next call of
-``expire``, which belongs into every schedule.
+``expire``, which belongs into every schedule. Where a run of Prefect's is suspended until the
+answer, it is told to go on; if the server is away, by the next ``expire``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from services.errors import RegistryError
+from services.errors import LaunchError, RegistryError
+from services.orchestrator import Orchestrator, api_url
 from services.policies import Approval
 from services.store import approvals as table
 from services.store.approvals import ApprovalRequest
@@ -32,16 +35,24 @@ def open_approvals(url: str, registry: "Registry") -> "Approvals":
     Raises:
         StoreError: The store cannot be written, or has another schema.
     """
-    return Approvals(open_engine_to_write(url), registry)
+    server = api_url()
+    resume = Orchestrator(server).resume if server else None
+    return Approvals(open_engine_to_write(url), registry, resume)
 
 
 class Approvals:
     """Asks, answers, and does what the answer says."""
 
-    def __init__(self, engine: "Engine", registry: "Registry") -> None:
-        """Use the store behind ``engine``."""
+    def __init__(
+        self,
+        engine: "Engine",
+        registry: "Registry",
+        resume: Callable[[str], None] | None = None,
+    ) -> None:
+        """Use the store behind ``engine``; ``resume`` has a suspended run go on."""
         self._engine = engine
         self._registry = registry
+        self._resume = resume
 
     def request(
         self,
@@ -116,11 +127,10 @@ class Approvals:
             found = self.get(number)
             by = f" by {found.who} ({found.why})" if found.who else ""
             raise RegistryError(f"request {number} does not wait: it was {found.state}{by}", _SEE)
-        found = self.get(number)
-        if approve:
-            refused = self._promote(found)
-            if refused is not None:
-                raise refused
+        refused = self._promote(self.get(number)) if approve else None
+        self._tell_runs()
+        if refused is not None:
+            raise refused
         return self.get(number)
 
     def expire(self, now: datetime | None = None) -> list[ApprovalRequest]:
@@ -140,7 +150,35 @@ class Approvals:
                 ended.append(request.id)
         for owed in table.unsettled(self._engine):
             self._promote(owed)
+        self._tell_runs()
         return [self.get(number) for number in ended]
+
+    def hold(self, run_id: str, flow_run: str) -> ApprovalRequest | None:
+        """Note that a run is suspended until the answer to what its pipeline asked.
+
+        Returns:
+            The request; None if none waits.
+        """
+        waiting = next((one for one in self.pending() if one.run_id == run_id), None)
+        if waiting is not None:
+            table.hold(self._engine, waiting.id, flow_run)
+        return waiting
+
+    def holding(self, flow_run: str) -> ApprovalRequest | None:
+        """The request that a run was suspended for."""
+        return table.holding(self._engine, flow_run)
+
+    def release(self, request: ApprovalRequest) -> None:
+        """Note that the run has gone on."""
+        table.hold(self._engine, request.id, "")
+
+    def _tell_runs(self) -> None:
+        """Have runs go on whose request was answered; they note it themselves."""
+        if self._resume is None:
+            return
+        for request in table.answered_in_suspense(self._engine):
+            with suppress(LaunchError):  # the server is away, or the run goes on already
+                self._resume(request.flow_run)
 
     def _promote(self, request: ApprovalRequest) -> RegistryError | None:
         """Promote what was said yes to, once; the refusal if there is one."""

@@ -112,6 +112,17 @@ class Orchestrator:
             reason = (answer.get("details") or {}).get("reason") or answer.get("status")
             raise LaunchError(f"the run cannot be cancelled: {reason}", "Look at its state again")
 
+    def resume(self, flow_run: str) -> None:
+        """Have a suspended run go on.
+
+        Raises:
+            LaunchError: The server refuses, for instance because it is not suspended.
+        """
+        answer = self._post(f"/flow_runs/{flow_run}/resume", {})
+        if answer.get("status") not in {"ACCEPT", None}:
+            reason = (answer.get("details") or {}).get("reason") or answer.get("status")
+            raise LaunchError(f"the run cannot go on: {reason}", "Look at its state again")
+
     def _runs(self, states: list[str], sort: str, limit: int) -> list[FlowRun]:
         wanted = {
             "state": {"type": {"any_": states}},

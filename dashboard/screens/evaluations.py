@@ -37,6 +37,7 @@ INTERVAL: Final = (
 def page(engine: Engine, run: Run) -> None:
     """Intervals, the student's two teachers, and two models down to single problems."""
     models = frame.ask(run, comparisons.measured_models, engine, run.id)
+    frame.live(run, lambda: _wait_for_more(engine, run, models))
     if not models:
         st.info("No model of this run has been measured yet; that is the stage evaluate.")
         return
@@ -45,6 +46,12 @@ def page(engine: Engine, run: Run) -> None:
     _intervals(engine, run, models, estimates)
     _student(engine, run, models, estimates)
     _compare(engine, run, models)
+
+
+def _wait_for_more(engine: Engine, run: Run, shown: Sequence[Measured]) -> None:
+    """Draw the page anew when another model has been measured."""
+    if len(frame.ask(run, comparisons.measured_models, engine, run.id)) > len(shown):
+        st.rerun()
 
 
 def _intervals(

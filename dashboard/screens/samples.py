@@ -38,11 +38,8 @@ CLEARED: Final[dict[str, Any]] = {
 
 def page(engine: Engine, run: Run) -> None:
     """Filters, then completions; or one group side by side."""
-    stages = [
-        stage
-        for stage in frame.ask(run, views.run_overview, engine, run.id).stages
-        if stage.kind == "rl" and stage.last_step
-    ]
+    stages = _sampled(engine, run)
+    frame.live(run, lambda: _say_news(engine, run, stages))
     if not stages:
         st.info("No stage of this run has sampled yet; completions appear with its first step.")
         return
@@ -51,6 +48,28 @@ def page(engine: Engine, run: Run) -> None:
         _side_by_side(engine, run, stage, wanted)
     else:
         _listing(engine, run, stage, wanted, order)
+
+
+def _sampled(engine: Engine, run: Run) -> list[Stage]:
+    """Stages that have sampled."""
+    stages = frame.ask(run, views.run_overview, engine, run.id).stages
+    return [stage for stage in stages if stage.kind == "rl" and stage.last_step]
+
+
+def _say_news(engine: Engine, run: Run, shown: Sequence[Stage]) -> None:
+    """What came in since the page was drawn; it is not exchanged under the eyes of a reader."""
+    now = _sampled(engine, run)
+    if now and not shown:
+        st.rerun()
+    known = {stage.name: stage.last_step for stage in shown}
+    for stage in now:
+        if stage.last_step > known.get(stage.name, 0) and st.button(
+            f"{stage.name} is at step {stage.last_step} now: look again",
+            key=f"news/{stage.name}",
+            icon=":material/refresh:",
+            type="tertiary",
+        ):
+            st.rerun()
 
 
 def _choose(stages: list[Stage]) -> tuple[Stage, CompletionFilter, Order]:

@@ -45,6 +45,8 @@ class ApprovalRequest(NamedTuple):
     decided_at: datetime | None
     outcome: str
     """What came of a yes, such as the champion it became; empty until that is done."""
+    flow_run: str
+    """The run of Prefect's that is suspended until the answer; empty if none is."""
 
 
 class Approvals(Base):
@@ -67,6 +69,7 @@ class Approvals(Base):
     why: Mapped[str]
     decided_at: Mapped[datetime | None]
     outcome: Mapped[str]
+    flow_run: Mapped[str] = mapped_column(server_default="")
 
 
 def ask(
@@ -95,6 +98,7 @@ def ask(
         "who": "",
         "why": "",
         "outcome": "",
+        "flow_run": "",
     }
     try:
         with storage_errors(engine), engine.begin() as connection:
@@ -122,6 +126,24 @@ def settle(engine: Engine, number: int, outcome: str) -> None:
     """Write down what came of a yes."""
     with storage_errors(engine), engine.begin() as connection:
         connection.execute(update(Approvals).where(Approvals.id == number).values(outcome=outcome))
+
+
+def hold(engine: Engine, number: int, flow_run: str) -> None:
+    """Write down which run is suspended until the answer; an empty name: none is any more."""
+    with storage_errors(engine), engine.begin() as connection:
+        connection.execute(
+            update(Approvals).where(Approvals.id == number).values(flow_run=flow_run)
+        )
+
+
+def holding(engine: Engine, flow_run: str) -> ApprovalRequest | None:
+    """The request whose answer a run waits for."""
+    return next(iter(_rows(engine, Approvals.flow_run == flow_run)), None) if flow_run else None
+
+
+def answered_in_suspense(engine: Engine) -> list[ApprovalRequest]:
+    """Requests that were answered and whose run may not have been told."""
+    return _rows(engine, Approvals.state != "waiting", Approvals.flow_run != "")
 
 
 def request_of(engine: Engine, number: int) -> ApprovalRequest | None:

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-REVISION: Final = "0006"
+REVISION: Final = "0007"
 """The revision of infra/migrations that makes exactly these tables."""
 
 

@@ -206,6 +206,33 @@ def write_evaluation(
     store.write_evaluation(run_id, model, summary, {"samples": 16, "temperature": 0.6}, samples)
 
 
+def begin_live_run(store: Store, run_id: str) -> None:
+    """A run whose first stage has begun and made no step."""
+    store.begin_run(
+        run_id,
+        recipe_name="test-data-live",
+        recipe_digest="11fe" * 16,
+        seed=0,
+        recipe_json=Recipe(name="test-data-live").model_dump_json(),
+    )
+    store.begin_stage(
+        run_id, "zero", kind="rl", key=f"key-of-{run_id}", inputs={}, total_steps=9, attributes={}
+    )
+
+
+def go_on(store: Store, run_id: str, step: int) -> None:
+    """Another step of a run's first stage; with the first one, a model is measured."""
+    rng = random.Random(step)
+    rows = rollouts(rng, 2, 4, 0.5)
+    store.write_step(run_id, "zero", metrics_of(step, rows), rows)
+    if step == 1:
+        store.begin_stage(
+            run_id, "evaluate", kind="evaluation", key=f"measured-{run_id}", inputs={},
+            total_steps=1, attributes={},
+        )  # fmt: skip
+        write_evaluation(store, run_id, "base", 0.1, rng)
+
+
 HOSTILE_RUN = "test-data-hostile-s0-5eed5eed"
 
 

@@ -154,6 +154,34 @@ def test_two_models_answer(site: Site) -> None:
     assert "Kept." in site.read()
 
 
+def test_a_run_at_work_is_followed_without_loading_the_page_anew(site: Site) -> None:
+    """Last of those with a run: from here on the newest run of the store is another one."""
+    waiting = {
+        "training": "No stage of this run has made a step yet",
+        "emergence": "No stage of this run has sampled yet",
+        "samples": "No stage of this run has sampled yet",
+        "evaluations": "No model of this run has been measured yet",
+    }
+    store = open_store(site.store_url)
+    for page, said in waiting.items():
+        run = f"test-data-live-{page}-s0-5eed5eed"
+        seed.begin_live_run(store, run)
+        assert said in site.visit(page, f"run={run}")
+        seed.go_on(store, run, 1)
+        site.browser.wait_for(f"return !document.body.innerText.includes('{said}')", "stood still")
+        site.read()
+    site.visit("samples", f"run={run}")
+    seed.go_on(store, run, 2)
+    said = "zero is at step 2 now"
+    site.browser.wait_for(f"return document.body.innerText.includes('{said}')", "stood still")
+    site.visit("", f"run={run}")
+    seed.go_on(store, run, 3)
+    said = "zero: step 3 of 9"
+    site.browser.wait_for(f"return document.body.innerText.includes('{said}')", "stood still")
+    site.read()
+    store.close()
+
+
 def test_screens_are_where_no_menu_can_be_gone_past() -> None:
     folder = Path(__file__).parents[2] / "dashboard"
     assert not (folder / "pages").exists()

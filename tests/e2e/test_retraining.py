@@ -122,6 +122,37 @@ def test_the_story(home, tmp_path):
         assert "0 of 4 new problems" in said
 
 
+ASKING = """
+[approval]
+required = "always"
+"""
+
+
+def test_a_candidate_that_needs_approval_suspends_the_run_until_the_answer(home):
+    with running(home, "--retrain-every", EVERY_SECONDS) as platform:
+        assert ended(platform, 1)[1] == "promoted"
+        first = wait_for(platform.champion_of_mlflow, "a champion")
+        (home / "policies" / "r1.toml").write_text(LENIENT + ASKING)
+        platform.r1("problems", "add", str(new_problems(home, 0)))
+        assert ended(platform, 2)[1] == "waiting"
+        (run,) = wait_for(lambda: flow_runs(platform, "PAUSED"), "a suspended run")
+        assert run["state_name"] == "Suspended"
+        assert platform.champion_of_mlflow() == first
+        (request,) = json.loads(platform.r1("approvals", "list", "--json"))
+        platform.r1("approvals", "approve", str(request["id"]), "--why", "reads well")
+        assert platform.champion_of_mlflow() == str(request["version"]) != first
+
+        def gone_on():
+            return next(
+                (one for one in flow_runs(platform, "COMPLETED") if one["id"] == run["id"]), None
+            )
+
+        said = wait_for(gone_on, "the end of the suspended run")["state"]["message"]
+        assert "promoted" in said
+        assert "reads well" in said
+        assert len(platform.retrainings()) == 2, "nothing was trained again"
+
+
 AUDIT = """
 CREATE TABLE audit (run_id TEXT, stage TEXT, step INTEGER);
 CREATE TRIGGER every_step AFTER INSERT ON step_metrics WHEN NEW.name = 'reward/total'
@@ -173,14 +204,15 @@ def test_a_restart_keeps_state_and_schedules(home):
 
 def scheduled(platform: Platform) -> list[str]:
     """Flow runs that are to come, once there are any."""
+    found = wait_for(lambda: flow_runs(platform, "SCHEDULED"), "scheduled runs")
+    return [run["id"] for run in found]
+
+
+def flow_runs(platform: Platform, state: str) -> list[dict]:
+    """What the Prefect server has in a state, stages left out."""
     address = platform.parts()["prefect"]["address"]
-    query = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-
-    def found() -> list[str]:
-        answer = httpx.post(f"{address}/api/flow_runs/filter", json=query).json()
-        return [run["id"] for run in answer]
-
-    return wait_for(found, "scheduled runs")
+    wanted = {"state": {"type": {"any_": [state]}}, "parent_task_run_id": {"is_null_": True}}
+    return httpx.post(f"{address}/api/flow_runs/filter", json={"flow_runs": wanted}).json()
 
 
 def test_a_taken_port_is_one_clear_line(tmp_path):

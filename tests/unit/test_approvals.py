@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from services.approvals import Approvals
-from services.errors import RegistryError
+from services.errors import LaunchError, RegistryError
 from services.policies import Approval
 from services.store import approvals as table
 from services.store.ledger import Promotion
@@ -142,3 +142,52 @@ def test_a_promotion_that_was_made_but_not_written_down_is_found(book, line):
     assert table.answer(engine, request.id, "approved", who="ann", why="good", at=NOON)
     book.expire(NOON)
     assert book.get(request.id).outcome == "champion since entry 1"
+
+
+class Prefect:
+    """A server that may be away."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.resumed: list[str] = []
+
+    def __call__(self, flow_run: str) -> None:
+        if self.away:
+            raise LaunchError("the Prefect server does not answer", "Start it")
+        self.resumed.append(flow_run)
+
+
+def test_the_run_that_is_suspended_for_an_answer_goes_on_with_it(tmp_path, line):
+    prefect = Prefect()
+    engine = open_engine_to_write(f"sqlite:///{tmp_path / 'store.db'}")
+    book = Approvals(engine, line, prefect)
+    assert book.hold("x", "run-7") is None, "nothing waits"
+    request = ask(book)
+    held = book.hold("x", "run-7")
+    assert held is not None
+    assert held.id == request.id
+    assert book.holding("") is None
+    assert book.holding("run-7").state == "waiting"
+    prefect.away = True
+    book.decide(request.id, approve=False, who="anna", why="worse in Chinese", now=NOON)
+    assert prefect.resumed == []
+    prefect.away = False
+    book.expire(NOON)
+    assert prefect.resumed == ["run-7"], "told by the next schedule, the server is there again"
+    found = book.holding("run-7")
+    assert (found.state, found.who) == ("rejected", "anna")
+    book.release(found)
+    assert book.holding("run-7") is None
+    book.expire(NOON)
+    assert prefect.resumed == ["run-7"]
+
+
+def test_time_out_has_the_run_go_on_too(tmp_path, line):
+    prefect = Prefect()
+    engine = open_engine_to_write(f"sqlite:///{tmp_path / 'store.db'}")
+    book = Approvals(engine, line, prefect)
+    ask(book, at_timeout="approve")
+    book.hold("x", "run-8")
+    book.expire(NOON + timedelta(hours=3))
+    assert prefect.resumed == ["run-8"]
+    assert book.holding("run-8").outcome == "champion since entry 1"
