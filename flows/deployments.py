@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -35,6 +35,8 @@ LIMIT: Final = "r1-retraining"
 CRASHES: Final = "r1-notice-crashes"
 HEARTBEATS_MISSED_SECONDS: Final = 100
 """Flow runs tell every 30 s that they are alive; one that is silent this long has crashed."""
+ANCHOR: Final = datetime(2025, 1, 1, tzinfo=UTC)
+"""Intervals count from here, so that registering them again moves no run."""
 PoolType = Literal["process", "docker", "kubernetes"]
 FORWARDED: Final = ("R1_STORE_URL", "MLFLOW_TRACKING_URI", "PREFECT_API_URL")
 """Addresses that jobs in containers get from whoever registers the deployments."""
@@ -193,7 +195,7 @@ def build(deployment: Deployment, pool: Pool, flow: "Flow[..., Any]") -> "Runner
     schedule = (
         Cron(deployment.cron)
         if deployment.every_seconds is None
-        else Interval(timedelta(seconds=deployment.every_seconds))
+        else Interval(timedelta(seconds=deployment.every_seconds), anchor_date=ANCHOR)
     )
     name = f"r1-{deployment.name}"
     triggers: list[DeploymentTriggerTypes | TriggerTypes] = [

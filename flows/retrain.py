@@ -7,8 +7,8 @@
 One runs at a time, by a strict limit of the Prefect server and a lock on this machine. What began
 is written down with its recipe, so after a crash the next run goes on from the last checkpoint. A
 candidate that a person has to approve waits as a row of the store, and the answer promotes. A run
-that a deployment started is suspended meanwhile, so no worker is held: the answer has it go on, and
-it says what became of the candidate.
+that a deployment started is suspended meanwhile, so no worker is held: the answer ends it, and it
+says what became of the candidate.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -107,34 +107,15 @@ def retrain(force: Start | None = None) -> "State[dict[str, Any]]":
     """Retrain if it is due; ``force`` names the stage to start from whatever the policy says."""
     home = home_folder()
     prepare_environment(home)
-    outcome = _answered(home) or retrain_if_due(home, force)
+    outcome = retrain_if_due(home, force)
     get_run_logger().info(outcome.sentence)
     if outcome.state == "waiting":
         _suspend(home, outcome)
     return Completed(message=outcome.sentence, data=outcome.model_dump(mode="json"))
 
 
-def _answered(home: Path) -> Outcome | None:
-    """What became of the candidate that this run was suspended for; None if it was not."""
-    from services.line import open_line
-
-    book = open_approvals(store_url(), open_line(home, store_url()))
-    request = book.holding(flow_run.id or "")
-    if request is None:
-        return None
-    said = f"{request.state} by {request.who}: {request.why}" if request.who else request.outcome
-    outcome = Outcome(state="waiting", reasons=request.reasons, run_id=request.run_id, said=said)
-    if request.state == "waiting":  # somebody had it go on without an answer
-        return outcome
-    book.release(request)
-    if not request.outcome.startswith("champion"):
-        return outcome.model_copy(update={"state": "refused"})
-    tell(CHAMPION_CHANGED, LINE, outcome.model_dump(mode="json"))
-    return outcome.model_copy(update={"state": "promoted"})
-
-
 def _suspend(home: Path, outcome: Outcome) -> None:
-    """Suspend this run until the answer, where a deployment started it and can go on with it."""
+    """Suspend this run until the answer, where a deployment started it; no process stays for it."""
     from services.line import open_line
 
     if not deployment.id or not flow_run.id:

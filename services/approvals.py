@@ -4,7 +4,7 @@ No process is held while a request waits: it is a row of the store. A yes promot
 champion that the gate compared with; if that changed meanwhile, the promotion is refused and says
 so. A process that dies between the yes and the promotion leaves the promotion to the next call of
 ``expire``, which belongs into every schedule. Where a run of Prefect's is suspended until the
-answer, it is told to go on; if the server is away, by the next ``expire``.
+answer, the answer ends it; if the server is away, by the next ``expire``.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,8 +36,8 @@ def open_approvals(url: str, registry: "Registry") -> "Approvals":
         StoreError: The store cannot be written, or has another schema.
     """
     server = api_url()
-    resume = Orchestrator(server).resume if server else None
-    return Approvals(open_engine_to_write(url), registry, resume)
+    complete = Orchestrator(server).complete if server else None
+    return Approvals(open_engine_to_write(url), registry, complete)
 
 
 class Approvals:
@@ -47,12 +47,12 @@ class Approvals:
         self,
         engine: "Engine",
         registry: "Registry",
-        resume: Callable[[str], None] | None = None,
+        complete: Callable[[str, str], None] | None = None,
     ) -> None:
-        """Use the store behind ``engine``; ``resume`` has a suspended run go on."""
+        """Use the store behind ``engine``; ``complete`` ends a suspended run with a message."""
         self._engine = engine
         self._registry = registry
-        self._resume = resume
+        self._complete = complete
 
     def request(
         self,
@@ -164,21 +164,15 @@ class Approvals:
             table.hold(self._engine, waiting.id, flow_run)
         return waiting
 
-    def holding(self, flow_run: str) -> ApprovalRequest | None:
-        """The request that a run was suspended for."""
-        return table.holding(self._engine, flow_run)
-
-    def release(self, request: ApprovalRequest) -> None:
-        """Note that the run has gone on."""
-        table.hold(self._engine, request.id, "")
-
     def _tell_runs(self) -> None:
-        """Have runs go on whose request was answered; they note it themselves."""
-        if self._resume is None:
+        """End the runs that were suspended for what has been answered; each is told once."""
+        if self._complete is None:
             return
         for request in table.answered_in_suspense(self._engine):
-            with suppress(LaunchError):  # the server is away, or the run goes on already
-                self._resume(request.flow_run)
+            said = f"{request.state} by {request.who}: {request.why}"
+            with suppress(LaunchError):  # the server is away: the next one tells it
+                self._complete(request.flow_run, "; ".join(filter(None, (said, request.outcome))))
+                table.hold(self._engine, request.id, "")
 
     def _promote(self, request: ApprovalRequest) -> RegistryError | None:
         """Promote what was said yes to, once; the refusal if there is one."""

@@ -136,11 +136,6 @@ def hold(engine: Engine, number: int, flow_run: str) -> None:
         )
 
 
-def holding(engine: Engine, flow_run: str) -> ApprovalRequest | None:
-    """The request whose answer a run waits for."""
-    return next(iter(_rows(engine, Approvals.flow_run == flow_run)), None) if flow_run else None
-
-
 def answered_in_suspense(engine: Engine) -> list[ApprovalRequest]:
     """Requests that were answered and whose run may not have been told."""
     return _rows(engine, Approvals.state != "waiting", Approvals.flow_run != "")

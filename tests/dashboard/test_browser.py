@@ -158,7 +158,7 @@ def test_a_run_at_work_is_followed_without_loading_the_page_anew(site: Site) -> 
     """Last of those with a run: from here on the newest run of the store is another one."""
     waiting = {
         "training": "No stage of this run has made a step yet",
-        "emergence": "No stage of this run has sampled yet",
+        "emergence": "No stage of this run has learned by reward yet",
         "samples": "No stage of this run has sampled yet",
         "evaluations": "No model of this run has been measured yet",
     }

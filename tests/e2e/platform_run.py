@@ -103,13 +103,17 @@ class Platform:
         return done.stdout
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Rows of the store; none while there is no store."""
+        """Rows of the store; none while there is no store, or it is just being made."""
         path = self.home / "store.db"
         if not path.exists():
             return []
         connection = sqlite3.connect(path, timeout=30)
         try:
             return connection.execute(query, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
+            return []
         finally:
             connection.close()
 

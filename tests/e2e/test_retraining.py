@@ -148,8 +148,8 @@ def test_a_candidate_that_needs_approval_suspends_the_run_until_the_answer(home)
             )
 
         said = wait_for(gone_on, "the end of the suspended run")["state"]["message"]
-        assert "promoted" in said
-        assert "reads well" in said
+        assert "approved" in said
+        assert "reads well; champion since entry" in said
         assert len(platform.retrainings()) == 2, "nothing was trained again"
 
 
@@ -199,13 +199,18 @@ def test_a_restart_keeps_state_and_schedules(home):
         assert platform.stop(signal.SIGTERM) == 0
         assert platform.parts() == {}, "whoever asks now is told that nothing is served"
         platform.start()
-        assert set(before) <= set(scheduled(platform))
+        wait_for(lambda: set(before) <= set(scheduled(platform)), "the same plan as before")
 
 
-def scheduled(platform: Platform) -> list[str]:
-    """Flow runs that are to come, once there are any."""
-    found = wait_for(lambda: flow_runs(platform, "SCHEDULED"), "scheduled runs")
-    return [run["id"] for run in found]
+def scheduled(platform: Platform) -> list[tuple[str, str]]:
+    """Deployment and time of the runs that are to come, once each deployment has some."""
+
+    def found() -> list[tuple[str, str]]:
+        runs = flow_runs(platform, "SCHEDULED")
+        plan = [(run["deployment_id"], run["expected_start_time"]) for run in runs]
+        return plan if len({deployment for deployment, _ in plan}) == 2 else []
+
+    return wait_for(found, "scheduled runs")
 
 
 def flow_runs(platform: Platform, state: str) -> list[dict]:

@@ -149,15 +149,15 @@ class Prefect:
 
     def __init__(self) -> None:
         self.away = False
-        self.resumed: list[str] = []
+        self.completed: list[tuple[str, str]] = []
 
-    def __call__(self, flow_run: str) -> None:
+    def __call__(self, flow_run: str, said: str) -> None:
         if self.away:
             raise LaunchError("the Prefect server does not answer", "Start it")
-        self.resumed.append(flow_run)
+        self.completed.append((flow_run, said))
 
 
-def test_the_run_that_is_suspended_for_an_answer_goes_on_with_it(tmp_path, line):
+def test_the_run_that_is_suspended_for_an_answer_ends_with_it(tmp_path, line):
     prefect = Prefect()
     engine = open_engine_to_write(f"sqlite:///{tmp_path / 'store.db'}")
     book = Approvals(engine, line, prefect)
@@ -166,28 +166,23 @@ def test_the_run_that_is_suspended_for_an_answer_goes_on_with_it(tmp_path, line)
     held = book.hold("x", "run-7")
     assert held is not None
     assert held.id == request.id
-    assert book.holding("") is None
-    assert book.holding("run-7").state == "waiting"
     prefect.away = True
     book.decide(request.id, approve=False, who="anna", why="worse in Chinese", now=NOON)
-    assert prefect.resumed == []
+    assert prefect.completed == []
     prefect.away = False
-    book.expire(NOON)
-    assert prefect.resumed == ["run-7"], "told by the next schedule, the server is there again"
-    found = book.holding("run-7")
-    assert (found.state, found.who) == ("rejected", "anna")
-    book.release(found)
-    assert book.holding("run-7") is None
-    book.expire(NOON)
-    assert prefect.resumed == ["run-7"]
+    for _ in range(2):
+        book.expire(NOON)
+    said = "rejected by anna: worse in Chinese"
+    assert prefect.completed == [("run-7", said)], "by the next schedule, and once"
 
 
-def test_time_out_has_the_run_go_on_too(tmp_path, line):
+def test_time_out_ends_the_run_too(tmp_path, line):
     prefect = Prefect()
     engine = open_engine_to_write(f"sqlite:///{tmp_path / 'store.db'}")
     book = Approvals(engine, line, prefect)
     ask(book, at_timeout="approve")
     book.hold("x", "run-8")
     book.expire(NOON + timedelta(hours=3))
-    assert prefect.resumed == ["run-8"]
-    assert book.holding("run-8").outcome == "champion since entry 1"
+    ((run, said),) = prefect.completed
+    assert run == "run-8"
+    assert said.endswith("the policy says approve; champion since entry 1")

@@ -84,6 +84,16 @@ def test_a_refused_cancellation_is_an_error() -> None:
     ask(Server(flow_runs_r1_set_state=accepted)).cancel("r1")
 
 
+def test_a_suspended_run_is_completed_with_a_message_and_an_ended_one_is_left() -> None:
+    server = Server(flow_runs_r1_set_state={"status": "REJECT", "state": {"type": "CANCELLED"}})
+    ask(server).complete("r1", "approved by anna")
+    ((_, body),) = server.asked
+    assert body["force"] is False
+    assert body["state"] == {
+        "type": "COMPLETED", "name": "Completed", "message": "approved by anna",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("status", [401, 500])
 def test_what_the_server_refuses_names_the_mend(status: int) -> None:
     server = Server(flow_runs_filter=httpx.Response(status))
