@@ -8,16 +8,16 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from services.artifacts import MANIFEST, read_manifest
 from services.errors import RegistryError
-from services.mlflow_store import errors_named, has_server, open_client, tracking_uri
+from services.mlflow_store import has_server, open_client, tracking_uri
+from services.model_records import ModelRecords, Record, open_records
 from services.registry import Registry
 from services.store.ledger import Promotion, SqlLedger
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from sqlalchemy import Engine
 
 MAX_VERSIONS = 100
@@ -77,32 +77,28 @@ def open_catalog(home: Path, engine: "Engine") -> "Catalog":
     """
     if not has_registry(home):
         raise RegistryError("nothing was registered yet", "The gate of a pipeline does: r1 run")
-    return Catalog(open_client(home), SqlLedger(engine), home)
+    return Catalog(open_records(home), SqlLedger(engine), home)
 
 
 class Catalog:
     """What the registry holds, as plain rows."""
 
-    def __init__(self, client: "MlflowClient", ledger: SqlLedger, home: Path) -> None:
-        """Read MLflow through ``client`` and promotions from ``ledger``."""
-        self._client = client
+    def __init__(self, records: ModelRecords, ledger: SqlLedger, home: Path) -> None:
+        """Read versions from ``records`` and promotions from ``ledger``."""
+        self._records = records
         self._ledger = ledger
         self._home = home
 
     def models(self) -> list[RegisteredModel]:
         """All registered models by name, the line first."""
-        with errors_named(self._home):
-            found = self._client.search_registered_models(max_results=MAX_VERSIONS)
-            return [
-                RegisteredModel(model.name, self._latest(model.name), self.aliases(model.name))
-                for model in sorted(found, key=lambda model: (len(model.name), model.name))
-            ]
+        return [
+            RegisteredModel(name, self._records.latest(name), self.aliases(name))
+            for name in sorted(self._records.models(), key=lambda name: (len(name), name))
+        ]
 
     def aliases(self, model: str) -> dict[str, int]:
         """Alias to version; champion and previous as the ledger has them."""
-        with errors_named(self._home):
-            told = self._client.get_registered_model(model).aliases
-        aliases = {str(alias): int(number) for alias, number in told.items()}
+        aliases = self._records.aliases(model)
         head = self._ledger.head(model)
         if head is not None:
             aliases |= {"champion": head.champion}
@@ -113,14 +109,9 @@ class Catalog:
     def versions(self, model: str, *, limit: int = 20, offset: int = 0) -> list[ModelVersion]:
         """Versions of a model, newest first, at most ``MAX_VERSIONS`` at a time."""
         aliases = self.aliases(model)
-        newest = self._latest(model) - offset
-        with errors_named(self._home):
-            page = self._client.search_model_versions(
-                f"name = '{model}' and version_number <= {newest}",
-                max_results=min(limit, MAX_VERSIONS),
-                order_by=["version_number DESC"],
-            )
-        return [_version(entity, aliases) for entity in page]
+        newest = self._records.latest(model) - offset
+        found = self._records.versions(model, newest, min(limit, MAX_VERSIONS))
+        return [_version(record, aliases) for record in found]
 
     def version(self, model: str, number: int) -> ModelVersion:
         """One version.
@@ -128,15 +119,12 @@ class Catalog:
         Raises:
             RegistryError: There is no such version.
         """
-        from mlflow.exceptions import MlflowException
-
-        try:
-            entity = self._client.get_model_version(model, str(number))
-        except MlflowException as error:
+        found = self._records.versions(model, number, 1)
+        if not found or found[0].number != number:
             raise RegistryError(
                 f"{model} has no version {number}", "See what there is with: r1 models"
-            ) from error
-        return _version(entity, self.aliases(model))
+            )
+        return _version(found[0], self.aliases(model))
 
     def folder(self, version: ModelVersion) -> Path:
         """The files of a version on this machine, for from_pretrained.
@@ -144,18 +132,12 @@ class Catalog:
         Raises:
             ArtifactError: They are gone.
         """
-        registry = Registry(self._client, self._ledger, self._home)
+        registry = Registry(open_client(self._home), self._ledger, self._home)
         return registry.resolve(f"models:/{version.model}/{version.number}")
 
     def history(self, model: str) -> list[Promotion]:
         """All changes of champion, oldest first."""
         return self._ledger.history(model)
-
-    def _latest(self, model: str) -> int:
-        page = self._client.search_model_versions(
-            f"name = '{model}'", max_results=1, order_by=["version_number DESC"]
-        )
-        return int(page[0].version) if page else 0
 
 
 def exported_files(folder: Path) -> list[ExportedFile]:
@@ -170,17 +152,16 @@ def exported_files(folder: Path) -> list[ExportedFile]:
     ]
 
 
-def _version(entity: Any, aliases: Mapping[str, int]) -> ModelVersion:
-    tags = dict(entity.tags)
-    number = int(entity.version)
+def _version(record: Record, aliases: Mapping[str, int]) -> ModelVersion:
+    tags = record.tags
     return ModelVersion(
-        entity.name,
-        number,
+        record.model,
+        record.number,
         tags.get("stage", ""),
-        tuple(sorted(alias for alias, at in aliases.items() if at == number)),
+        tuple(sorted(alias for alias, at in aliases.items() if at == record.number)),
         tags.get("digest", ""),
         tags.get("pipeline", ""),
         tuple(filter(None, tags.get("parents", "").split(","))),
         json.loads(tags.get("evaluation", "{}")),
-        datetime.fromtimestamp(entity.creation_timestamp / 1000, UTC),
+        datetime.fromtimestamp(record.created / 1000, UTC),
     )

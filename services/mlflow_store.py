@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -55,13 +56,14 @@ def open_client(home: Path) -> "MlflowClient":
 @contextmanager
 def errors_named(home: Path) -> Iterator[None]:
     """What a disk or a server refuses becomes a StoreError that names the mend."""
-    from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import DatabaseError
 
     uri = re.sub("//[^/@]+@", "//***@", tracking_uri(home))
     try:
         yield
-    except (MlflowException, DatabaseError, OSError) as error:
+    except Exception as error:
+        if not isinstance(error, DatabaseError | OSError) and not _is_of_mlflow(error):
+            raise
         if "out-of-date database schema" in str(error):
             mend = f"Make a copy of it, then run: mlflow db upgrade {uri}"
         elif os.environ.get("MLFLOW_TRACKING_URI"):
@@ -70,6 +72,12 @@ def errors_named(home: Path) -> Iterator[None]:
             mend = f"Mend the folder {home}, or choose another one with R1_HOME"
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise StoreError(f"MLflow cannot use {uri}: {reason}", mend) from error
+
+
+def _is_of_mlflow(error: Exception) -> bool:
+    """Whether MLflow raised it; whoever reads the registry without MLflow need not import it."""
+    exceptions = sys.modules.get("mlflow.exceptions")
+    return exceptions is not None and isinstance(error, exceptions.MlflowException)
 
 
 def _require_answer(uri: str) -> None:

@@ -126,7 +126,7 @@ def test_a_model_is_promoted_with_a_note(site: Site) -> None:
     site.visit("models")
     site.browser.click("//button[contains(., 'Promote version 3')]")
     site.browser.write("//*[@role='dialog']//textarea", f"seen in the browser{CONTROL}{ENTER}")
-    site.browser.click("//*[@role='dialog']//button[normalize-space(.)='Promote']")
+    site.browser.click("//*[@role='dialog']//button[normalize-space(.)='Promote'][not(@disabled)]")
     said = "Version 3 is champion of r1 now"
     site.browser.wait_for(f"return document.body.innerText.includes('{said}')", "said nothing")
     site.read()

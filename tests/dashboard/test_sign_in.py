@@ -100,7 +100,7 @@ def test_an_operator_promotes_under_the_name_that_was_vouched_for(door: Door) ->
     door.browser.click(PROMOTE)
     dialog = "//*[@role='dialog']"
     door.browser.write(f"{dialog}//textarea", "seen signed in\ue009\ue007")
-    door.browser.click(f"{dialog}//button[normalize-space(.)='Promote']")
+    door.browser.click(f"{dialog}//button[normalize-space(.)='Promote'][not(@disabled)]")
     said = "Version 3 is champion of r1 now"
     door.browser.wait_for(f"return document.body.innerText.includes('{said}')", "said nothing")
     head = open_ledger(door.store_url).head("r1")
