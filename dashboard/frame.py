@@ -41,7 +41,7 @@ def show(title: str, page: Page) -> None:
     heading.title(title, anchor=False)
     with failures_in_words():
         engine = open_store()
-        runs = views.list_runs(engine)
+        runs = ask(None, views.list_runs, engine)
         if not runs:
             raise MissingStoreError("nothing has run yet", "Start a run with: r1 run")
         with choice:
@@ -156,6 +156,7 @@ def _say_state(engine: Engine, shown: Run) -> None:
     """Where the run is; when it ends the whole page is drawn once more, and then rests."""
     run = views.run_overview(engine, shown.id).run
     if run.state != shown.state:
+        forget()
         st.rerun()
     parts = [run.state, f"recipe {run.recipe_name}", f"seed {run.seed}"]
     if run.state == "running":
