@@ -7,6 +7,7 @@ signal that comes while it starts is lost.
 """
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -64,7 +65,8 @@ def last_lines(log: Path, count: int = 3) -> str:
     """The last lines of a log that name an error, else its last ones, as one line."""
     lines = [" ".join(line.split()) for line in log.read_text(errors="replace").splitlines()]
     telling = [line for line in lines if line and not line.startswith(("^", "~", "File "))]
-    errors = [line for line in telling if "Error" in line]
+    raised = [line for line in telling if re.search(r"\b\w*(Error|Exception): ", line)]
+    errors = raised or [line for line in telling if "Error" in line]
     return " / ".join((errors or telling)[-count:])[-600:] or "it said nothing"
 
 

@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 import torch
 import transformers
-from transformers import PreTrainedTokenizerFast
 
-from services.artifacts import new_folder, write_atomically
+from services.artifacts import MANIFEST, new_folder, write_atomically
 from services.base_models import BUNDLED, CARD, MEASURED
 from services.clock import WorkClock
 from services.config import Evaluation, Recipe
@@ -45,11 +44,10 @@ class Build(NamedTuple):
     """Documents in a step."""
 
 
-FIRST = "tiny-base"
 BUILDS = {
     "tiny-base": Build(BASE_SHAPE, 5000, 3e-3, "the base of the tiny recipe"),
     "tiny-student": Build(STUDENT_SHAPE, 4000, 4e-3, "the student of the tiny recipe"),
-    "tiny-moe-base": Build(MOE_SHAPE, 900, 3e-3, "the base of the tiny-moe recipe", 64),
+    "tiny-moe-base": Build(MOE_SHAPE, 3000, 3e-3, "the base of the tiny-moe recipe", 64),
 }
 
 BARS: dict[str, tuple[float, float]] = {
@@ -66,7 +64,7 @@ def build(
 ) -> dict[str, float]:
     """Pretrain a bundled model anew, measure it and put it in its place."""
     plan = BUILDS[name]
-    tokenizer = _tokenizer(name)
+    tokenizer = build_tokenizer()
     model = new_model(plan.shape, tokenizer, seed)
     seen: list[PretrainProgress] = []
 
@@ -96,6 +94,7 @@ def build(
         }
         summary = measure_bundled(folder, recipe)
         _write_card(folder, plan, facts, summary, recipe.evaluation)
+    (BUNDLED / name / MANIFEST).unlink()  # of artifacts; what belongs to the source has none
     return summary
 
 
@@ -111,15 +110,6 @@ def renew_card(name: str, recipe: Recipe) -> dict[str, float]:
     summary = measure_bundled(folder, recipe)
     _write_card(folder, BUILDS[name], facts, summary, recipe.evaluation)
     return summary
-
-
-def _tokenizer(name: str) -> PreTrainedTokenizerFast:
-    """That of the first bundled model, so that all have one vocabulary; its own is made anew."""
-    if name == FIRST:
-        return build_tokenizer()
-    shared = PreTrainedTokenizerFast.from_pretrained(BUNDLED / FIRST, padding_side="left")
-    assert isinstance(shared, PreTrainedTokenizerFast)
-    return shared
 
 
 def _planned(name: str, model: torch.nn.Module, seed: int) -> dict[str, object]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import torch
 
 from services.config_engine import Engine
 from services.errors import R1Error
@@ -76,6 +77,12 @@ def vllm_server(
         try:
             _wait_until_healthy(process, place, Path(log.name), engine, say)
             yield place
+        except VllmError:
+            raise
+        except Exception as error:
+            if process.poll() is None:
+                raise
+            raise _ended(process, Path(log.name)) from error  # which is why it did not answer
         finally:
             end_group(process)
 
@@ -91,6 +98,10 @@ def server_arguments(checkpoint: Path, engine: Engine, place: Place) -> list[str
     # Nothing but what a request says: a checkpoint's own defaults would change the distribution.
     words += ["--generation-config", "vllm", "--logprobs-mode", "processed_logprobs"]
     words += ["--gpu-memory-utilization", str(SERVER_MEMORY_SHARE)]
+    if not torch.cuda.is_available():
+        # A prompt that is read in parts is seeded anew after each, which vLLM (0.31) cannot on a
+        # processor: "CPU Generator does not use offset", and the server ends.
+        words += ["--no-enable-chunked-prefill"]
     if vllm.max_model_length:
         words += ["--max-model-len", str(vllm.max_model_length)]
     return words
@@ -128,10 +139,7 @@ def _wait_until_healthy(
     say(f"vLLM loads {place.model}")
     while True:
         if process.poll() is not None:
-            raise VllmError(
-                f"the vLLM server ended with code {process.returncode}: {last_lines(log)}",
-                "Change engine.vllm, or sample with --set engine.sampler=local",
-            )
+            raise _ended(process, log)
         try:
             if httpx.get(health, timeout=2.0).is_success:
                 say(f"vLLM serves {place.model} after {time.monotonic() - started:.0f} s")
@@ -148,3 +156,10 @@ def _wait_until_healthy(
             said = now
             say(f"vLLM loads {place.model}: {now - started:.0f} s")
         time.sleep(POLL_SECONDS)
+
+
+def _ended(process: "subprocess.Popen[bytes]", log: Path) -> VllmError:
+    return VllmError(
+        f"the vLLM server ended with code {process.returncode}: {last_lines(log)}",
+        "Change engine.vllm, or sample with --set engine.sampler=local",
+    )
