@@ -41,7 +41,7 @@ def show(title: str, page: Page) -> None:
     heading.title(title, anchor=False)
     with failures_in_words():
         engine = open_store()
-        runs = ask(None, views.list_runs, engine)
+        runs = _runs(engine)
         if not runs:
             raise MissingStoreError("nothing has run yet", "Start a run with: r1 run")
         with choice:
@@ -140,6 +140,14 @@ def _answer(
 
 _fresh = st.cache_data(ttl=FRESH, max_entries=REMEMBERED, show_spinner=False)(_answer)
 _settled = st.cache_data(ttl=SETTLED, max_entries=REMEMBERED, show_spinner=False)(_answer)
+
+
+def _runs(engine: Engine) -> list[Run]:
+    """All runs; asked anew where the address names one that is younger than the last answer."""
+    runs: list[Run] = ask(None, views.list_runs, engine)
+    asked = st.query_params.get("run")
+    known = asked is None or any(run.id == asked for run in runs)
+    return runs if known else views.list_runs(engine)
 
 
 def _choose_run(runs: list[Run]) -> Run:
