@@ -90,6 +90,7 @@ def start(
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_listen_to_interrupts,
                 pass_fds=[lock.fileno()],
                 env={**os.environ, "PYTHONPATH": _search_path()},
             )
@@ -108,6 +109,11 @@ def start(
     write_atomically(folder / "launch.json", json.dumps(facts, indent=2))
     _reap(process)
     return Launch(folder.name, recipe, tuple(changes), run_id, who, now, process.pid, True)
+
+
+def _listen_to_interrupts() -> None:
+    """A shell starts background jobs deaf to Ctrl-C, and what they start inherits it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def launches(home: Path, limit: int = MAX_LAUNCHES) -> list[Launch]:

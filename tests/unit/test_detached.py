@@ -51,6 +51,17 @@ def test_it_is_handed_the_recipe_and_stops_when_asked(tmp_path: Path) -> None:
         stop(tmp_path, launch.id)
 
 
+def test_it_stops_when_asked_though_the_dashboard_is_a_background_job(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell leaves it for "command &"
+    try:
+        launch = start(tmp_path, "tiny", [], who="me", command=WAITS)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    begun(tmp_path, launch)
+    stop(tmp_path, launch.id)
+    assert not ended(tmp_path).alive
+
+
 def test_asked_again_it_is_ended_at_once(tmp_path: Path) -> None:
     deaf = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN)"
     command = (sys.executable, "-u", "-c", f"{deaf}; print('deaf'); time.sleep(600)")

@@ -61,7 +61,7 @@ def test_memory_and_disk_by_hand():
     # 20 bytes a weight over four devices; 1,000 tokens: two layers of ten bf16 numbers, 50 logits
     assert zero.device_gib == pytest.approx((20e6 / 4 + 1000 * (2 * 10 * 2 + 50 * 4)) / GIB)
     assert zero.disk_gib == pytest.approx((16 * 3 + 4) * 1e6 / GIB)
-    assert zero.cache_gib == pytest.approx(512 * 1000 * 2 * 8 * 4 / GIB)
+    assert zero.cache_gib == pytest.approx(1024 * 1000 * 2 * 8 * 4 / GIB)
 
 
 def test_a_bundled_model_is_weighed_by_its_file():
