@@ -41,7 +41,7 @@ def show(title: str, page: Page) -> None:
     heading.title(title, anchor=False)
     with failures_in_words():
         engine = open_store()
-        runs = _runs(engine)
+        runs = views.list_runs(engine)
         if not runs:
             raise MissingStoreError("nothing has run yet", "Start a run with: r1 run")
         with choice:
@@ -142,14 +142,6 @@ _fresh = st.cache_data(ttl=FRESH, max_entries=REMEMBERED, show_spinner=False)(_a
 _settled = st.cache_data(ttl=SETTLED, max_entries=REMEMBERED, show_spinner=False)(_answer)
 
 
-def _runs(engine: Engine) -> list[Run]:
-    """All runs; asked anew where the address names one that is younger than the last answer."""
-    runs: list[Run] = ask(None, views.list_runs, engine)
-    asked = st.query_params.get("run")
-    known = asked is None or any(run.id == asked for run in runs)
-    return runs if known else views.list_runs(engine)
-
-
 def _choose_run(runs: list[Run]) -> Run:
     """The run of the address, else the newest; the address always names it."""
     by_id = {run.id: run for run in runs}
@@ -164,7 +156,6 @@ def _say_state(engine: Engine, shown: Run) -> None:
     """Where the run is; when it ends the whole page is drawn once more, and then rests."""
     run = views.run_overview(engine, shown.id).run
     if run.state != shown.state:
-        forget()
         st.rerun()
     parts = [run.state, f"recipe {run.recipe_name}", f"seed {run.seed}"]
     if run.state == "running":

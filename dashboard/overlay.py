@@ -29,9 +29,7 @@ class Line(NamedTuple):
 
 def choose(engine: Engine, run: Run) -> list[Line]:
     """The chosen run, and those the reader wants beside it; the address names them."""
-    others = {
-        other.id: other for other in frame.ask(None, views.list_runs, engine) if other.id != run.id
-    }
+    others = {other.id: other for other in views.list_runs(engine) if other.id != run.id}
     if not others:
         return [Line(run.id, (run.id,))]
     left, right = st.columns([3, 1], vertical_alignment="bottom")

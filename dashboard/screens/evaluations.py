@@ -228,7 +228,7 @@ def _choose_models(
     columns = st.columns([2, 2, 3])
     first = names.index("r1") if "r1" in names else len(names) - 1
     left = columns[0].selectbox("Left", names, index=first, key="left", bind="query-params")
-    runs = [other.id for other in frame.ask(None, views.list_runs, engine)]
+    runs = [other.id for other in frame.ask(run, views.list_runs, engine)]
     against = columns[2].selectbox(
         "Right comes from run",
         runs,
