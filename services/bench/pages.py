@@ -27,8 +27,8 @@ WARM_SECONDS: Final = 0.5
 MEMORY_MIB: Final = 1024
 VERSIONS: Final = 200
 """In the registry."""
-BOOKKEEPING_ROWS: Final = 130
-"""The schema's tables, the runs to choose from, the stages of the run, the names of its metrics."""
+BOOKKEEPING_ROWS: Final = 120
+"""The schema's tables, the stages of the run, the names of its metrics."""
 
 
 class PagesBench(NamedTuple):

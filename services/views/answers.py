@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 from sqlalchemy import Double, Engine, case, cast, func, select
-from sqlalchemy.orm import aliased
 
 from services.gates import Answer
 from services.store.opening import reading
-from services.store.schema import Evaluations, EvaluationSamples, Problems, Runs, Stages
+from services.store.schema import Evaluations, EvaluationSamples, Problems, Runs
 from services.types import Verdict
+from services.views.results import evaluations_to_read
 
 Answers = Mapping[str, Mapping[str, Answer]]
 """Metric to problem (by digest) to answer."""
@@ -16,18 +16,8 @@ Answers = Mapping[str, Mapping[str, Answer]]
 
 def evaluation_ids(engine: Engine, run_id: str) -> dict[str, int]:
     """Numbers of a run's evaluations by model, those of stages it took from other runs included."""
-    source = aliased(Stages)
-    taken = (
-        select(source.run_id)
-        .join(Stages, Stages.source_id == source.id)
-        .where(Stages.run_id == run_id, Stages.kind == "evaluation")
-    )
     with reading(engine) as connection:
-        runs = [run_id, *connection.scalars(taken)]
-        columns = select(Evaluations.model, Evaluations.id, Evaluations.run_id)
-        found = connection.execute(columns.where(Evaluations.run_id.in_(runs))).all()
-    own_last = sorted(found, key=lambda row: row.run_id == run_id)
-    return {row.model: row.id for row in own_last}
+        return evaluations_to_read(connection, run_id)
 
 
 def protocol_of(engine: Engine, evaluation_id: int) -> dict[str, object] | None:

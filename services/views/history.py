@@ -8,11 +8,10 @@ the database; texts are fetched one answer at a time.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, Label, and_, case, func, select
+from sqlalchemy import ColumnElement, Engine, Label, and_, case, func, select
 
 from services.store.opening import reading
 from services.store.schema import (
-    Evaluations,
     EvaluationSamples,
     Graded,
     Problems,
@@ -21,7 +20,7 @@ from services.store.schema import (
     Stages,
 )
 from services.types import Verdict
-from services.views.results import model_order, runs_to_read
+from services.views.results import evaluations_to_read, model_order
 
 MAX_QUESTIONS = 100
 MAX_STEPS = 200
@@ -86,7 +85,7 @@ def repeated_questions(engine: Engine, run_id: str, stage: str, limit: int = 50)
 def held_out_questions(engine: Engine, run_id: str, limit: int = 100) -> list[Question]:
     """Problems that more than one model of a run was asked, the hardest levels first."""
     with reading(engine) as connection:
-        ids = list(_evaluations(connection, run_id).values())
+        ids = list(evaluations_to_read(connection, run_id).values())
     times = func.count(EvaluationSamples.evaluation_id.distinct())
     asked = (
         select(EvaluationSamples.problem_id, times.label("times"))
@@ -117,7 +116,7 @@ def answers_by_step(engine: Engine, run_id: str, stage: str, problem: str) -> li
 def answers_by_model(engine: Engine, run_id: str, problem: str) -> list[Answers]:
     """How every model of a run answered a held-out question, in the order of the stage table."""
     with reading(engine) as connection:
-        models = {number: name for name, number in _evaluations(connection, run_id).items()}
+        models = {number: name for name, number in evaluations_to_read(connection, run_id).items()}
         query = (
             select(EvaluationSamples.evaluation_id, *_shares(EvaluationSamples))
             .where(
@@ -156,7 +155,7 @@ def answer_of_model(
 ) -> Answer | None:
     """One answer of a model of the run to a held-out question; ``number`` counts from 0."""
     with reading(engine) as connection:
-        evaluation = _evaluations(connection, run_id).get(model)
+        evaluation = evaluations_to_read(connection, run_id, model).get(model)
     columns = [getattr(EvaluationSamples, name) for name in Answer._fields]
     query = (
         select(*columns)
@@ -183,14 +182,6 @@ def _questions(engine: Engine, asked: Any) -> list[Question]:
     )
     with reading(engine) as connection:
         return [Question(*row) for row in connection.execute(query)]
-
-
-def _evaluations(connection: Connection, run_id: str) -> dict[str, int]:
-    """The evaluation of each model that counts for a run: its own, else that it was taken from."""
-    runs = runs_to_read(connection, run_id, "evaluation")
-    query = select(Evaluations.model, Evaluations.id, Evaluations.run_id)
-    found = connection.execute(query.where(Evaluations.run_id.in_(runs))).all()
-    return {row.model: row.id for row in sorted(found, key=lambda row: row.run_id == run_id)}
 
 
 def _source(run_id: str, stage: str) -> Any:

@@ -136,6 +136,25 @@ def runs_to_read(connection: Connection, run_id: str, kind: str) -> list[str]:
     return [run_id, *connection.scalars(query)]
 
 
+def evaluations_to_read(
+    connection: Connection, run_id: str, model: str | None = None
+) -> dict[str, int]:
+    """The evaluation of each model that counts for a run: its own, else that it was taken from.
+
+    Args:
+        connection: On the store.
+        run_id: The run.
+        model: Only of this one.
+    """
+    runs = runs_to_read(connection, run_id, "evaluation")
+    columns = select(Evaluations.model, Evaluations.id, Evaluations.run_id)
+    query = columns.where(Evaluations.run_id.in_(runs))
+    if model is not None:
+        query = query.where(Evaluations.model == model)
+    own_last = sorted(connection.execute(query).all(), key=lambda row: row.run_id == run_id)
+    return {row.model: row.id for row in own_last}
+
+
 def model_order(model: str) -> int:
     """Where a model stands in the stage table."""
     return MODELS.index(model) if model in MODELS else len(MODELS)

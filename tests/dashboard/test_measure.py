@@ -53,6 +53,6 @@ def test_missed_bars_are_said_in_words() -> None:
     }  # fmt: skip
     assert pages.missed(page) == [
         "training: 1.60 s cold, more than 1.5",
-        "training: 400.00 rows loaded, more than 230",
+        "training: 400.00 rows loaded, more than 220",
         "training: broken",
     ]

@@ -82,7 +82,7 @@ def reverse_kl(student: Path, problems, stream: str) -> float:
 def test_the_student_comes_closer_to_its_teacher(pair, tmp_path, lora):
     seen = []
     settings = SETTINGS.model_copy(
-        update={"lora": lora, "learning_rate": 1e-2 if lora.rank else 2e-3}
+        update={"lora": lora, "learning_rate": 7e-3 if lora.rank else 2e-3}
     )
     train_on_policy(job(pair, tmp_path, settings), seen.append, WorkClock())
     assert [metrics.step for metrics in seen] == list(range(1, 9))
@@ -90,7 +90,7 @@ def test_the_student_comes_closer_to_its_teacher(pair, tmp_path, lora):
     first = job(pair, tmp_path).schedule[0]
     before = reverse_kl(pair[0], first, "test/0")
     assert seen[0].values["divergence"] == pytest.approx(before, rel=1e-4), "TRL's is the plain one"
-    assert reverse_kl(tmp_path / "out", first, "test/0") < 0.75 * before
+    assert reverse_kl(tmp_path / "out", first, "test/0") < 0.6 * before
 
 
 def test_resuming_gives_the_weights_of_an_unbroken_run(pair, tmp_path):
