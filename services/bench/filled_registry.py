@@ -3,7 +3,9 @@
 All versions are the smallest bundled model under digests of their own; none of them was trained.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,13 +18,24 @@ MODEL: Final = "r1"
 TELL_EVERY: Final = 100
 
 
+@contextmanager
+def registry_of_its_own() -> Iterator[None]:
+    """Take away the address of a server: made-up versions must not come into a real registry."""
+    kept = os.environ.pop("MLFLOW_TRACKING_URI", None)
+    try:
+        yield
+    finally:
+        if kept is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = kept
+
+
 def fill(
     home: Path, url: str, versions: int, report: Callable[[int], None] = lambda _: None
 ) -> Registry:
     """Register as many versions as are missing; the last but one is champion.
 
     Args:
-        home: State folder, which holds MLflow's database.
+        home: State folder, which holds MLflow's database; see ``registry_of_its_own``.
         url: Store that keeps the promotions.
         versions: How many there are to be.
         report: Told how many there are, now and then.

@@ -48,6 +48,7 @@ class PagesBench(NamedTuple):
     """Which bars which pages missed, in words; empty if none did."""
 
 
+@filled_registry.registry_of_its_own()
 def bench(url: str, size: Size, home: Path, say: Callable[[str], None]) -> PagesBench:
     """Fill the store if it is not filled yet, and draw every page of it.
 

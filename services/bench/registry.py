@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from services.bench.filled_registry import MODEL, fill
+from services.bench.filled_registry import MODEL, fill, registry_of_its_own
 from services.catalog import open_catalog
 from services.mlflow_store import open_client
 from services.store import store_url
@@ -44,6 +44,7 @@ class RegistryBench:
     """``plain_seconds`` over ``all_seconds``."""
 
 
+@registry_of_its_own()
 def bench(versions: int = 2_000, report: Callable[[int], None] = lambda _: None) -> RegistryBench:
     """Register ``versions`` versions and list them.
 
@@ -52,13 +53,8 @@ def bench(versions: int = 2_000, report: Callable[[int], None] = lambda _: None)
         report: Told how many there are, now and then.
     """
     load = os.getloadavg()[0]
-    kept = os.environ.pop("MLFLOW_TRACKING_URI", None)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            return _measure(Path(folder), versions, load, report)
-    finally:
-        if kept is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = kept
+    with tempfile.TemporaryDirectory() as folder:
+        return _measure(Path(folder), versions, load, report)
 
 
 def _measure(

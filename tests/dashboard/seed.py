@@ -127,23 +127,9 @@ def write_run(
 ) -> None:
     """Write all stages of a run, and leave the run running."""
     rng = random.Random(7 + seed)
-    store.begin_run(
-        run_id,
-        recipe_name="test-data",
-        recipe_digest="5eed" * 16,
-        seed=seed,
-        recipe_json=Recipe(name="test-data", seed=seed).model_dump_json(),
-    )
-    for stage, (kind, inputs) in STAGES.items():
-        store.begin_stage(
-            run_id,
-            stage,
-            kind=kind,
-            key=f"key-of-{stage}",
-            inputs={role: f"digest-of-{name}" for role, name in inputs.items()},
-            total_steps=steps if kind in {"rl", "sft"} else 1,
-            attributes={"estimator": "dapo"} if kind == "rl" else {},
-        )
+    _begin_run(store, run_id, "test-data", seed)
+    for stage, (kind, _) in STAGES.items():
+        _begin_stage(store, run_id, stage, steps)
         for step in range(1, steps + 1):
             if kind == "rl":
                 rows = rollouts(rng, groups, members, step / steps)
@@ -167,6 +153,30 @@ def write_run(
                 note="first champion",
             )
         store.end_stage(run_id, stage, "finished", output_digest=f"digest-of-{stage}", seconds=12.0)
+
+
+def _begin_run(store: Store, run_id: str, name: str, seed: int = 0) -> None:
+    recipe = Recipe(name=name, seed=seed)
+    store.begin_run(
+        run_id,
+        recipe_name=name,
+        recipe_digest="5eed" * 16,
+        seed=seed,
+        recipe_json=recipe.model_dump_json(),
+    )
+
+
+def _begin_stage(store: Store, run_id: str, stage: str, steps: int) -> None:
+    kind, inputs = STAGES[stage]
+    store.begin_stage(
+        run_id,
+        stage,
+        kind=kind,
+        key=f"key-of-{stage}",
+        inputs={role: f"digest-of-{name}" for role, name in inputs.items()},
+        total_steps=steps if kind in {"rl", "sft"} else 1,
+        attributes={"estimator": "dapo"} if kind == "rl" else {},
+    )
 
 
 def curated(rng: random.Random) -> list[CuratedRow]:
@@ -208,16 +218,8 @@ def write_evaluation(
 
 def begin_live_run(store: Store, run_id: str) -> None:
     """A run whose first stage has begun and made no step."""
-    store.begin_run(
-        run_id,
-        recipe_name="test-data-live",
-        recipe_digest="11fe" * 16,
-        seed=0,
-        recipe_json=Recipe(name="test-data-live").model_dump_json(),
-    )
-    store.begin_stage(
-        run_id, "zero", kind="rl", key=f"key-of-{run_id}", inputs={}, total_steps=9, attributes={}
-    )
+    _begin_run(store, run_id, "test-data-live")
+    _begin_stage(store, run_id, "zero", steps=9)
 
 
 def go_on(store: Store, run_id: str, step: int) -> None:
@@ -226,10 +228,7 @@ def go_on(store: Store, run_id: str, step: int) -> None:
     rows = rollouts(rng, 2, 4, 0.5)
     store.write_step(run_id, "zero", metrics_of(step, rows), rows)
     if step == 1:
-        store.begin_stage(
-            run_id, "evaluate", kind="evaluation", key=f"measured-{run_id}", inputs={},
-            total_steps=1, attributes={},
-        )  # fmt: skip
+        _begin_stage(store, run_id, "evaluate", steps=1)
         write_evaluation(store, run_id, "base", 0.1, rng)
 
 
@@ -238,25 +237,11 @@ HOSTILE_RUN = "test-data-hostile-s0-5eed5eed"
 
 def write_hostile_run(store: Store) -> None:
     """A run in which everything that a model, a problem or a person wrote is hostile."""
-    store.begin_run(
-        HOSTILE_RUN,
-        recipe_name="test-data-hostile",
-        recipe_digest="bad0" * 16,
-        seed=0,
-        recipe_json=Recipe(name="test-data-hostile").model_dump_json(),
-    )
+    _begin_run(store, HOSTILE_RUN, "test-data-hostile")
     (row,) = hostile_rollouts()
     text = f"{HOSTILE} \0 </code>"
-    for name, (kind, inputs) in STAGES.items():
-        store.begin_stage(
-            HOSTILE_RUN,
-            name,
-            kind=kind,
-            key=f"hostile-key-of-{name}",
-            inputs={role: f"digest-of-{source}" for role, source in inputs.items()},
-            total_steps=2 if kind == "rl" else 1,
-            attributes={},
-        )
+    for name, (kind, _) in STAGES.items():
+        _begin_stage(store, HOSTILE_RUN, name, steps=2)
         if kind == "rl":
             for step in (1, 2):
                 store.write_step(HOSTILE_RUN, name, metrics_of(step, [row]), [row])
