@@ -4,10 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-import altair as alt
-import pandas as pd
-
-from dashboard.charts import DROPPED_COLOUR, KEPT_COLOUR
+from dashboard.charts import DROPPED_COLOUR, KEPT_COLOUR, Columns, Drawn, Spec
 from services.types import DropReason
 from services.views import CurationCount
 
@@ -26,42 +23,55 @@ ORDER: Final = (
 LEFT, DROPPED = "left", "dropped here"
 
 
-def funnel_table(counts: Sequence[CurationCount]) -> pd.DataFrame:
-    """One row for each reason that dropped anything, and the candidates that were left after it."""
+def funnel(counts: Sequence[CurationCount]) -> Drawn:
+    """Bars that grow shorter from reason to reason, with what each one took off.
+
+    Its numbers have one row for each reason that dropped anything, and the candidates that were
+    left after it.
+    """
     rows = Counter[str]()
     for count in counts:
         rows[count.reason] += count.rows
     left = sum(rows.values())
-    made = [("candidates", 0, left)]
+    numbers: Columns = {"reason": ["candidates"], DROPPED: [0], LEFT: [left]}
     for reason in ORDER:
         if rows[reason.value]:
             left -= rows[reason.value]
-            made.append((reason.value, rows[reason.value], left))
-    return pd.DataFrame(made, columns=["reason", DROPPED, LEFT])
+            for name, value in zip(numbers, (reason.value, rows[reason.value], left), strict=True):
+                numbers[name].append(value)
+    reasons = numbers["reason"]
+    bars: Columns = {
+        "reason": [*reasons, *reasons],
+        "part": [LEFT] * len(reasons) + [DROPPED] * len(reasons),
+        "rows": [*numbers[LEFT], *numbers[DROPPED]],
+        "place": [0] * len(reasons) + [1] * len(reasons),
+    }
+    return Drawn(_bars(reasons), {"bars": bars}, numbers)
 
 
-def funnel_chart(table: pd.DataFrame) -> alt.Chart:
-    """Bars that grow shorter from reason to reason, with what each one took off."""
-    reasons = list(table["reason"])
-    long = table.melt("reason", [LEFT, DROPPED], "part", "rows")
-    long["place"] = (long["part"] == DROPPED).astype(int)
-    drawn: alt.Chart = (
-        alt.Chart(long, height=alt.Step(26))
-        .mark_bar()
-        .encode(
-            alt.X("rows:Q", title="candidates", axis=alt.Axis(tickMinStep=1, format=",d")),
-            alt.Y("reason:N", title=None, sort=reasons, axis=alt.Axis(labelLimit=200)),
-            alt.Color(
-                "part:N",
-                scale=alt.Scale(domain=[LEFT, DROPPED], range=[KEPT_COLOUR, DROPPED_COLOUR]),
-                legend=alt.Legend(title=None, orient="bottom"),
-            ),
-            order="place:Q",
-            tooltip=[
-                alt.Tooltip("reason:N"),
-                alt.Tooltip("part:N"),
-                alt.Tooltip("rows:Q", title="candidates", format=",d"),
-            ],
-        )
-    )
-    return drawn
+def _bars(reasons: Sequence[str]) -> Spec:
+    colours = {"domain": [LEFT, DROPPED], "range": [KEPT_COLOUR, DROPPED_COLOUR]}
+    return {
+        "height": {"step": 26},
+        "layer": [
+            {
+                "data": {"name": "bars"},
+                "mark": "bar",
+                "encoding": {
+                    "x": {"field": "rows", "type": "quantitative", "title": "candidates",
+                          "axis": {"tickMinStep": 1, "format": ",d"}},
+                    "y": {"field": "reason", "type": "nominal", "title": None,
+                          "sort": list(reasons), "axis": {"labelLimit": 200}},
+                    "color": {"field": "part", "type": "nominal", "scale": colours,
+                              "legend": {"title": None, "orient": "bottom"}},
+                    "order": {"field": "place", "type": "quantitative"},
+                    "tooltip": [
+                        {"field": "reason", "type": "nominal"},
+                        {"field": "part", "type": "nominal"},
+                        {"field": "rows", "type": "quantitative", "title": "candidates",
+                         "format": ",d"},
+                    ],
+                },
+            }
+        ],
+    }  # fmt: skip

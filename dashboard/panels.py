@@ -15,8 +15,6 @@ import streamlit as st
 from dashboard.charts import Columns, Drawn
 
 if TYPE_CHECKING:
-    import altair
-    import pandas
     from streamlit.delta_generator import DeltaGenerator
 
 
@@ -34,19 +32,6 @@ def draw(title: str, definition: str, drawn: Drawn, *, name: str) -> None:
     st.vega_lite_chart(
         spec={**drawn.spec, "datasets": datasets}, width="stretch", alt=f"{title}: {definition}"
     )
-
-
-def chart(
-    title: str,
-    definition: str,
-    drawn: "altair.Chart | altair.LayerChart | altair.FacetChart | altair.VConcatChart",
-    numbers: "pandas.DataFrame",
-    *,
-    name: str,
-) -> None:
-    """The same for a chart of altair; ``numbers`` is what it draws, as people want it."""
-    heading(title, definition, download=lambda: str(numbers.to_csv(index=False)), name=name)
-    st.altair_chart(drawn, width="stretch", alt=f"{title}: {definition}")
 
 
 def heading(

@@ -64,12 +64,10 @@ def _funnel(engine: Engine, run: Run, stage: Stage) -> None:
     }
     for column, (label, (value, meaning)) in zip(st.columns(4), figures.items(), strict=True):
         column.metric(label, value, border=True, help=meaning)
-    table = funnels.funnel_table(counts)
-    panels.chart(
+    panels.draw(
         f"What became of the candidates of {stage.name}",
         "Reasons in the order in which they are tried; a candidate is dropped by the first.",
-        funnels.funnel_chart(table),
-        table,
+        funnels.funnel(counts),
         name=f"{run.id}-{stage.name}-funnel",
     )
     _examples(frame.ask(run, datasets.curation_examples, engine, run.id, stage.name))

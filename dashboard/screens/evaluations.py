@@ -7,7 +7,8 @@ import streamlit as st
 from sqlalchemy import Engine
 from streamlit.elements.lib.column_types import ColumnConfig
 
-from dashboard import frame, intervals, panels, plain_text
+from dashboard import frame, panels, plain_text
+from dashboard.intervals import intervals
 from dashboard.plain_text import visible
 from services import views
 from services.views import Evaluation, Run, comparisons
@@ -65,13 +66,11 @@ def _intervals(
         bind="query-params",
         help="Difficulty of the problems; none chosen: the mean over all levels.",
     )
-    table = intervals.interval_table(models, estimates, level)
     where = f"level {level}" if level else "all levels"
-    panels.chart(
+    panels.draw(
         f"pass@1 of every model, {where}",
         INTERVAL,
-        intervals.interval_chart(table, "share of right completions"),
-        table,
+        intervals(models, estimates, level),
         name=f"{run.id}-pass1-{level or 'all'}",
     )
     evaluations = frame.ask(run, views.evaluation_table, engine, run.id)
@@ -144,17 +143,13 @@ def _student(
     st.subheader("One student: taught by traces, or trained by rewards", anchor=False)
     before = next((name for name in STUDENTS if name in by_name), None)
     shown = [by_name[name] for name in (before, TRAINED, TAUGHT) if name]
-    table = intervals.interval_table(shown, estimates, None)
-    order = {model.model: place for place, model in enumerate(shown)}
-    table = table.sort_values("model", key=lambda names: names.map(order))
     chart, words = st.columns([3, 2], vertical_alignment="center")
     with chart:
-        panels.chart(
+        panels.draw(
             "pass@1 of the student",
             f"{INTERVAL} {TAUGHT}: fine-tuned on the rows of the data page. {TRAINED}: the same "
             "model, reinforcement learning alone.",
-            intervals.interval_chart(table, "share of right completions"),
-            table,
+            intervals(shown, estimates, None),
             name=f"{run.id}-student",
         )
     with words:

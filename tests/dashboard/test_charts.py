@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import charts, emergence_charts
+from dashboard import charts, emergence_charts, funnels
 from dashboard.charts import Drawn
 from dashboard.figures import EMERGENCE, SECTIONS, Figure
+from dashboard.intervals import intervals
 from dashboard.lineage import OPTIONAL, PLAN, RESTART, lineage_dot
-from services.views import CurvePoint, Stage
+from services.views import CurationCount, CurvePoint, Stage
+from services.views.comparisons import Estimate, Measured
 
 FIGURE = Figure(
     "Length", "tokens", {"mean": "all"}, 'what "it" is', bands={"mean": ("low", "high")}
@@ -90,6 +92,33 @@ def test_every_figure_is_a_valid_chart_that_says_what_it_is(figure: Figure) -> N
     (tooltip,) = drawn.spec["layer"][-1]["transform"]
     assert tooltip == {"calculate": json.dumps(figure.definition), "as": "means"}
     assert len(figure.definition.split()) > 5
+
+
+def test_a_funnel_says_what_each_reason_left() -> None:
+    ways = [("kept", "a", 5), ("wrong answer", "a", 2), ("duplicate", "a", 1)]
+    counts = [CurationCount(*way) for way in [*ways, ("wrong answer", "b", 1)]]
+    drawn = funnels.funnel(counts)
+    check_schema(drawn)
+    assert drawn.numbers == {
+        "reason": ["candidates", "wrong answer", "duplicate"],
+        funnels.DROPPED: [0, 3, 1],
+        funnels.LEFT: [9, 6, 5],
+    }
+
+
+def test_intervals_keep_the_order_of_the_models_and_leave_out_other_levels() -> None:
+    models = [Measured(2, "run", "r1"), Measured(1, "run", "base")]
+    estimates = [
+        Estimate(1, None, 0.4, 0.3, 0.5, 8),
+        Estimate(2, None, 0.9, 0.8, 0.95, 8),
+        Estimate(1, 3, 0.7, 0.6, 0.8, 2),
+        Estimate(7, None, 0.1, 0.0, 0.2, 8),
+    ]
+    drawn = intervals(models, estimates, None)
+    check_schema(drawn)
+    assert drawn.numbers["model"] == ["r1", "base"]
+    assert drawn.numbers["accuracy"] == [0.9, 0.4]
+    assert intervals(models, estimates, 3).numbers["model"] == ["base"]
 
 
 def test_a_star_stands_for_every_level() -> None:
