@@ -6,7 +6,7 @@ through ``dashboard.plain_text``.
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
 
-def draw(title: str, definition: str, drawn: Drawn, *, name: str) -> None:
+def draw(
+    title: str,
+    definition: str,
+    drawn: Drawn,
+    *,
+    name: str,
+    picked: Callable[[Mapping[str, Any]], None] | None = None,
+) -> None:
     """A chart of ``dashboard.charts`` under its title, with its numbers to download.
 
     Args:
@@ -26,11 +33,18 @@ def draw(title: str, definition: str, drawn: Drawn, *, name: str) -> None:
         definition: How that is measured, in a sentence or two; the title's tooltip.
         drawn: The chart.
         name: Stem of the downloaded file, and unique on the page.
+        picked: Is told, before the page is drawn again, what was chosen in a chart with
+            selections: by their names what each of them holds.
     """
     heading(title, definition, download=lambda: columns_as_csv(drawn.numbers), name=name)
     datasets = {key: pyarrow.table(columns) for key, columns in drawn.data.items()}
+    key = f"chart/{name}"
     st.vega_lite_chart(
-        spec={**drawn.spec, "datasets": datasets}, width="stretch", alt=f"{title}: {definition}"
+        spec={**drawn.spec, "datasets": datasets},
+        width="stretch",
+        alt=f"{title}: {definition}",
+        key=key,
+        on_select="ignore" if picked is None else lambda: picked(st.session_state[key].selection),
     )
 
 

@@ -57,6 +57,13 @@ def inside(folder: str) -> Path:
     return path if path.exists() else moved
 
 
+def shown(path: Path | str) -> str:
+    """A path as a reader finds it again: below the state folder, where it lies there."""
+    full = Path(path).absolute()
+    state = home().absolute()
+    return str(full.relative_to(state) if full.is_relative_to(state) else full)
+
+
 def read(path: str) -> bytes:
     """A file that a page offers."""
     return Path(path).read_bytes()

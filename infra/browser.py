@@ -43,6 +43,8 @@ PAGE_HEIGHT: Final = """
 const main = document.querySelector('[data-testid="stMain"]');
 return Math.max(document.documentElement.scrollHeight, main ? main.scrollHeight : 0);
 """
+TO_THE_MIDDLE: Final = "arguments[0].scrollIntoView({block: 'center'});"
+BOX: Final = "return arguments[0].getBoundingClientRect().toJSON();"
 EXCEPTIONS: Final = "return document.querySelectorAll('[data-testid=\"stException\"]').length;"
 WINDOW_HEIGHT: Final = 900
 START_SECONDS: Final = 240.0
@@ -123,6 +125,21 @@ class Browser:
         self._on_element(path, "click", {})
         self.settle()
 
+    def click_at(self, path: str, right: int, down: int) -> None:
+        """Click this many pixels from the top left corner of an element: tables are drawings.
+
+        Raises:
+            BrowserError: There is no such element.
+        """
+        found = self._post("/element", {"using": "xpath", "value": path})
+        box = self._post("/execute/sync", {"script": TO_THE_MIDDLE + BOX, "args": [found]})
+        move = {"type": "pointerMove", "duration": 0, "origin": "viewport",
+                "x": round(box["left"]) + right, "y": round(box["top"]) + down}  # fmt: skip
+        press = [{"type": kind, "button": 0} for kind in ("pointerDown", "pointerUp")]
+        self._post("/actions", {"actions": [{"type": "pointer", "id": "mouse",
+                                             "actions": [move, *press]}]})  # fmt: skip
+        self.settle()
+
     def write(self, path: str, text: str) -> None:
         """Type into the first element of an XPath; a line break confirms."""
         self._on_element(path, "value", {"text": text})
@@ -156,6 +173,8 @@ class Browser:
             try:
                 found = self._post("/element", {"using": "xpath", "value": path})
                 (element,) = found.values()
+                # By itself the driver puts it at the edge, below the bar at the top.
+                self._post("/execute/sync", {"script": TO_THE_MIDDLE, "args": [found]})
                 self._post(f"/element/{element}/{action}", body)
             except HTTPError as error:
                 if time.monotonic() > deadline:

@@ -5,7 +5,7 @@ from typing import Final
 import streamlit as st
 from sqlalchemy import Engine
 
-from dashboard import frame, funnels, links, panels, plain_text, rewrites
+from dashboard import frame, funnels, links, panels, places, plain_text, rewrites
 from dashboard.plain_text import visible
 from services import views
 from services.types import DropReason
@@ -193,9 +193,10 @@ def _say_origin(row: Candidate, made_by: Checkpoint | None) -> None:
     if made_by is None:
         st.text(f"Came from: {visible(_origin(row.source, None))}")
         return
+    path = places.shown(places.inside(made_by.path)) if made_by.path else ""
     st.text(
         f"Sampled from the checkpoint {made_by.digest[:12]} that stage {made_by.stage} of "
-        f"{made_by.run} made" + (f"\n{made_by.path}" if made_by.path else "")
+        f"{made_by.run} made" + (f"\n{path}" if path else "")
     )
     if made_by.kind == "rl":
         links.to_page(

@@ -26,7 +26,7 @@ MEASURES: Final = {
     "helpfulness": ("%.2f", "Share of helpful responses to harmless prompts"),
     "safety": ("%.2f", "Share of safe responses to general prompts"),
 }
-"""Columns beside the interval, with their formats and meanings; a name that ends in @ has any k."""
+# Columns beside the interval, with their formats and meanings; a name that ends in @ has any k.
 STUDENTS: Final = ("student-base", "student")
 TAUGHT, TRAINED = "distill", "student-rl"
 INTERVAL: Final = (

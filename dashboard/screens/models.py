@@ -18,7 +18,7 @@ from services.views import ancestry
 
 PAGE_SIZE: Final = 10
 LARGEST_DOWNLOAD_BYTES: Final = 64 * 2**20
-"""A bigger file is taken from its folder: a browser gets it through this process's memory."""
+# A bigger file is taken from its folder: a browser gets it through this process's memory.
 SHOWN_FIRST: Final = ("pass@1", "cons@16", "format", "language/consistency", "safety")
 
 
@@ -311,7 +311,8 @@ def _exports(engine: Engine, version: ModelVersion) -> None:
         return
     panels.heading(
         "Exported files",
-        "A Hugging Face folder that needs nothing of this project: from_pretrained loads it.",
+        "A Hugging Face folder that needs nothing of this project: from_pretrained loads it. Paths "
+        "are below the state folder, R1_HOME.",
     )
     for file in files:
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -325,7 +326,7 @@ def _exports(engine: Engine, version: ModelVersion) -> None:
                     type="tertiary",
                     on_click="ignore",
                 )
-            st.text(f"{_size(file.size)} · {file.path}", width="content")
+            st.text(f"{_size(file.size)} · {places.shown(file.path)}", width="content")
 
 
 def _size(count: int) -> str:

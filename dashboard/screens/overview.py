@@ -1,4 +1,4 @@
-"""Where is the run, what came out? The recipe as a graph, champion, alarms, the stage table."""
+"""Where is the run, what came out? Recipe as a graph, champion, alarms, models, all runs."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,10 @@ from streamlit.elements.lib.column_types import ColumnConfig
 
 from dashboard import frame, panels
 from dashboard.lineage import lineage_dot, stages_drawn
+from dashboard.moments import utc
 from dashboard.plain_text import visible
 from services import views
-from services.views import Champion, Decision, Evaluation, RaisedAlarm, Run, Stage
+from services.views import Champion, Decision, Evaluation, Outcome, RaisedAlarm, Run, Stage
 
 LEVEL = "pass@1/level_"
 # Metric to heading, format and meaning; a name that ends in @ stands for any k.
@@ -28,12 +29,14 @@ COLUMNS = {
     "safety": ("safe", "%.2f", "Share of safe responses to general prompts"),
 }
 ALARMS = 10
+RUNS_HIGH = 10
 ACTIONS = {"warn": "training went on", "pause": "training was paused", "rollback": "rolled back"}
 
 
 def page(engine: Engine, run: Run) -> None:
-    """Graph, champion, decisions, alarms and stage table of a run."""
+    """Graph, champion, decisions, alarms and stage table of a run; and the list of all runs."""
     frame.live(run, lambda: _draw(engine, run))
+    _runs(engine, run)
 
 
 def _draw(engine: Engine, run: Run) -> None:
@@ -138,6 +141,60 @@ def _table(run: Run, evaluations: list[Evaluation]) -> None:
     )
     protocol = ", ".join(f"{key} {value}" for key, value in evaluations[0].protocol.items())
     st.text(visible(f"Measured with {protocol}"))
+
+
+def _runs(engine: Engine, shown: Run) -> None:
+    """All runs with what came of them; another one is looked at by choosing its row."""
+    runs = frame.ask(shown, views.list_runs, engine)
+    outcomes = frame.ask(shown, views.outcomes, engine, tuple(run.id for run in runs))
+    rows = [_line(run, outcomes.get(run.id)) for run in runs]
+    panels.heading(
+        "Every run",
+        "Newest first. Choose a row to look at that run.",
+        download=lambda: panels.rows_as_csv(list(rows[0]), [list(row.values()) for row in rows]),
+        name="runs",
+    )
+    st.dataframe(
+        rows,
+        hide_index=True,
+        height="content" if len(rows) <= RUNS_HIGH else 390,
+        key="runs",
+        on_select=lambda: _look_at(runs),
+        selection_mode="single-row",
+        column_config={
+            "stages done": st.column_config.NumberColumn(
+                help="Stages that are finished, or were taken from another run"
+            ),
+            "minutes": st.column_config.NumberColumn(
+                format="%.1f", help="From its start to its end, or to what it wrote last"
+            ),
+            "model": st.column_config.TextColumn(
+                help="The one that the gate looked at first; the numbers beside it are its own"
+            ),
+            **{name: _column(name) for name in ("pass@1", "language/consistency")},
+        },
+    )
+
+
+def _line(run: Run, outcome: Outcome | None) -> dict[str, object]:
+    summary = outcome.summary if outcome else {}
+    return {
+        "run": run.id,
+        "state": run.state,
+        "started, UTC": utc(run.started_at),
+        "minutes": ((run.ended_at or run.seen_at) - run.started_at).total_seconds() / 60,
+        "stages done": run.stages_done,
+        "model": outcome.model if outcome else "",
+        "pass@1": summary.get("pass@1"),
+        "language/consistency": summary.get("language/consistency"),
+        "gate": ("promoted" if outcome.promoted else "refused") if outcome else "",
+    }
+
+
+def _look_at(runs: Sequence[Run]) -> None:
+    """Exchange the run before the page is drawn again."""
+    for row in st.session_state["runs"].selection.rows:
+        st.session_state["run"] = runs[row].id
 
 
 def _ordered_names(evaluations: list[Evaluation]) -> list[str]:

@@ -4,6 +4,7 @@ Whatever a model wrote is shown as plain text; control characters become visible
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import fmean, pstdev
@@ -12,7 +13,7 @@ from typing import Any, Final, get_args
 import streamlit as st
 from sqlalchemy import Engine
 
-from dashboard import frame, panels, plain_text
+from dashboard import frame, histograms, panels, plain_text
 from dashboard.plain_text import visible
 from services import views
 from services.reflection import REFLECTIVE
@@ -23,6 +24,8 @@ PAGE_SIZE: Final = 10
 GROUP_COLUMNS: Final = 3
 LARGEST_GROUP: Final = 64
 EXPORTED: Final = views.MAX_SAMPLES
+WIDTH, WIDEST = 0.1, 3
+# Of a bar of rewards; and the sum of weights up to which it is so wide, and not twice as wide.
 FLAGS: Final = {
     "truncated": "cut off",
     "mixed_language": "mixes languages",
@@ -30,7 +33,7 @@ FLAGS: Final = {
 }
 CLEARED: Final[dict[str, Any]] = {
     "verdict": None, "language": None, "order": "latest", "step": None, "level": None,
-    "contains": "", "only": [], "part": "total", "part_from": None, "part_to": None,
+    "contains": "", "only": [], "part": "total", "part_from": None, "part_below": None,
     "tokens_from": None, "tokens_to": None, "problem": "", "group": None, "page": 1,
 }  # fmt: skip
 # Keys of the widgets, which the address names them by, and what they are when nothing is asked.
@@ -80,6 +83,7 @@ def _choose(stages: list[Stage]) -> tuple[Stage, CompletionFilter, Order]:
     stage = by_name[name or stages[0].name]
     verdict = first[1].selectbox(
         "Verdict", [v.value for v in Verdict], index=None, key="verdict", bind="query-params",
+        placeholder="any",
         help="What the verifier said: right, wrong, or that it could not judge.",
     )  # fmt: skip
     language = panels.question_language(first[2])
@@ -118,7 +122,7 @@ def _choose(stages: list[Stage]) -> tuple[Stage, CompletionFilter, Order]:
 
 def _choose_more(wanted: CompletionFilter) -> CompletionFilter:
     """The rarer filters, folded away unless one is set."""
-    keys = ("part_from", "part_to", "tokens_from", "tokens_to", "problem", "group")
+    keys = ("part_from", "part_below", "tokens_from", "tokens_to", "problem", "group")
     any_set = any(st.session_state.get(key) or st.query_params.get(key) for key in keys)
     with st.expander("Reward part, length, problem, group", expanded=any_set):
         columns = st.columns(7)
@@ -127,8 +131,11 @@ def _choose_more(wanted: CompletionFilter) -> CompletionFilter:
             help="Total is the weighted sum; the others are parts before weighting.",
         )  # fmt: skip
         numbers: dict[str, Any] = {"value": None, "bind": "query-params", "placeholder": "any"}
-        low = columns[1].number_input("from", key="part_from", step=0.1, **numbers)
-        high = columns[2].number_input("to", key="part_to", step=0.1, **numbers)
+        low = columns[1].number_input("from", key="part_from", step=0.1, format="%g", **numbers)
+        below = columns[2].number_input(
+            "below", key="part_below", step=0.1, format="%g", **numbers,
+            help="A click on a bar of the reward sets both bounds.",
+        )  # fmt: skip
         least = columns[3].number_input("Tokens from", 0, key="tokens_from", **numbers)
         most = columns[4].number_input("to", 0, key="tokens_to", **numbers)
         problem = columns[5].text_input(
@@ -140,7 +147,7 @@ def _choose_more(wanted: CompletionFilter) -> CompletionFilter:
         )  # fmt: skip
         st.button("Clear all filters", on_click=_set_filters, icon=":material/filter_alt_off:")
     return wanted._replace(
-        part=part or "total", min_part=low, max_part=high, min_tokens=least, max_tokens=most,
+        part=part or "total", min_part=low, below_part=below, min_tokens=least, max_tokens=most,
         problem=problem or None, group=group,
     )  # fmt: skip
 
@@ -151,9 +158,44 @@ def _set_filters(**values: Any) -> None:
         st.session_state[key] = value
 
 
+def _spread(
+    engine: Engine, run: Run, stage: Stage, wanted: CompletionFilter, weights: Mapping[str, float]
+) -> None:
+    """How the chosen part of the reward is spread; a click on a bar shows its completions."""
+    whole = wanted.part == "total"
+    span = sum(abs(weight) for weight in weights.values()) if whole else 1.0
+    bars = frame.ask(
+        run, views.reward_histogram, engine, run.id, stage.name,
+        wanted._replace(min_part=None, below_part=None),
+        width=WIDTH * max(1, math.ceil(span / WIDEST)),
+    )  # fmt: skip
+    if not bars:
+        return
+    part = "reward" if whole else f"reward part {wanted.part}"
+    capped = sum(bar.completions for bar in bars) >= views.MAX_COUNT
+    latest = f" of the latest {views.MAX_COUNT:,}" if capped else ""
+    panels.draw(
+        f"How the {part}{latest} is spread",
+        "Completions that are as the filters say, whatever their reward. Click a bar to see its "
+        "completions alone, and beside the bars to see all again.",
+        histograms.histogram(bars, part, wanted.min_part, wanted.below_part),
+        name=f"{run.id}-{stage.name}-{wanted.part}",
+        picked=_show_bar,
+    )
+
+
+def _show_bar(picked: Mapping[str, Any]) -> None:
+    """Bound the reward by the bar that was clicked, or no more."""
+    ends = picked[histograms.PICK]
+    least, below = (ends[0][end] if ends else None for end in histograms.ENDS)
+    st.session_state.update(part_from=least, part_below=below, page=1)
+
+
 def _listing(
     engine: Engine, run: Run, stage: Stage, wanted: CompletionFilter, order: Order
 ) -> None:
+    weights = frame.ask(run, views.reward_weights, engine, run.id, stage.name)
+    _spread(engine, run, stage, wanted, weights)
     asked = (engine, run.id, stage.name, wanted)
     count = frame.ask(run, views.count_samples, *asked, order=order)
     if not count:
@@ -171,7 +213,6 @@ def _listing(
     with right:
         _export(engine, run, stage, wanted, order)
     found = frame.ask(run, views.step_samples, *asked, order=order, limit=PAGE_SIZE, offset=start)
-    weights = frame.ask(run, views.reward_weights, engine, run.id, stage.name)
     for sample in found:
         _draw(stage, sample, weights)
 

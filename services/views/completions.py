@@ -17,6 +17,10 @@ SEARCHED = 50_000
 """Completions whose texts one search for words reads at most, the first in the chosen order."""
 PARTS = ("total", "accuracy", "format", "language", "preference")
 """Parts of the reward that can be asked for by size."""
+HISTOGRAM_BARS = 60
+"""Bars of a histogram at most."""
+SAME = 1e-6
+"""Rewards that differ by less are equal: sums of weighted parts are not exact."""
 Order = Literal["step", "latest", "longest", "shortest", "best", "worst"]
 
 
@@ -43,10 +47,19 @@ class CompletionFilter(NamedTuple):
     part: str = "total"
     """Which of ``PARTS`` the next two bound."""
     min_part: float | None = None
-    max_part: float | None = None
+    below_part: float | None = None
+    """Less than this: a bar of ``reward_histogram`` ends where the next one begins."""
     contains: str = ""
     """Text that must occur in the completion; case counts only beyond ASCII on SQLite. Only the
     first ``SEARCHED`` completions that are like the rest says are looked through."""
+
+
+class Bar(NamedTuple):
+    """How many completions have a value from ``lower`` on, and below ``upper``."""
+
+    lower: float
+    upper: float
+    completions: int
 
 
 class Completion(NamedTuple):
@@ -158,6 +171,44 @@ def count_samples(
         return int(connection.execute(select(func.count()).select_from(places)).scalar_one())
 
 
+def reward_histogram(
+    engine: Engine,
+    run_id: str,
+    stage: str,
+    wanted: CompletionFilter = CompletionFilter(),  # noqa: B008 (a frozen tuple)
+    *,
+    width: float = 0.1,
+) -> list[Bar]:
+    """How the part of the reward that ``wanted`` names is spread over the completions it finds.
+
+    Its own bounds are left out, so that the whole can be seen beside what they choose. Only the
+    latest ``MAX_COUNT`` completions are counted, and bars that would be empty are not there.
+
+    Args:
+        engine: On the store.
+        run_id: The run.
+        stage: Its stage.
+        wanted: Which completions.
+        width: Of a bar, in units of the reward.
+    """
+    wanted = wanted._replace(min_part=None, below_part=None)
+    places = _places(run_id, stage, wanted, "latest", MAX_COUNT, 0).subquery()
+    value = getattr(Rollouts, wanted.part)
+    # The floor by way of rounding: SQLite has the one where it was built so, the other always.
+    bar = func.round(value / width - 0.5 + SAME).label("bar")
+    query = (
+        select(bar, func.count())
+        .join(places, _same_place(Rollouts, places.c))
+        .where(value.is_not(None))
+        .group_by(bar)
+        .order_by(bar)
+        .limit(HISTOGRAM_BARS)
+    )
+    with reading(engine) as connection:
+        found = connection.execute(query).all()
+    return [Bar(round(bar * width, 6), round((bar + 1) * width, 6), count) for bar, count in found]
+
+
 def reward_weights(engine: Engine, run_id: str, stage: str) -> dict[str, float]:
     """What each part of the reward weighs in a stage, as the recipe of the run says it."""
     query = select(Runs.recipe).where(Runs.id == run_id)
@@ -221,15 +272,15 @@ def _candidates(run_id: str, stage: str, wanted: CompletionFilter) -> Select[Any
 
 
 def _bounds(wanted: CompletionFilter) -> list[ColumnElement[bool]]:
-    """Least and greatest value of one part of the reward."""
+    """From where and to below where one part of the reward may lie."""
     if wanted.part not in PARTS:
         raise ValueError(f"{wanted.part!r} is no part of the reward that is stored by itself")
     column = getattr(Rollouts, wanted.part)
     bounds = []
     if wanted.min_part is not None:
-        bounds.append(column >= wanted.min_part)
-    if wanted.max_part is not None:
-        bounds.append(column <= wanted.max_part)
+        bounds.append(column >= wanted.min_part - SAME)
+    if wanted.below_part is not None:
+        bounds.append(column < wanted.below_part - SAME)
     return bounds
 
 

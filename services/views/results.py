@@ -1,10 +1,10 @@
 """Results of a run: the evaluation of every model, what curation kept, what was promoted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, and_, func, select
 from sqlalchemy.orm import aliased
 
 from services.store.alarms import Alarms
@@ -54,6 +54,15 @@ class Decision(NamedTuple):
     decided_at: datetime
 
 
+class Outcome(NamedTuple):
+    """What came of a run: the model that its gate looked at first, before what was distilled."""
+
+    model: str
+    promoted: bool
+    summary: Mapping[str, float | None]
+    """Its columns of the stage table; empty where it was not evaluated."""
+
+
 class RaisedAlarm(NamedTuple):
     """What a guard, the monitor or a retraining wanted somebody to know."""
 
@@ -98,6 +107,31 @@ def decisions(engine: Engine, run_id: str) -> list[Decision]:
         runs = runs_to_read(connection, run_id, "gate")
         query = select(*columns).where(Decisions.run_id.in_(runs)).order_by(Decisions.decided_at)
         return [Decision(*row) for row in connection.execute(query)]
+
+
+def outcomes(engine: Engine, run_ids: Sequence[str]) -> dict[str, Outcome]:
+    """What came of each of these runs; those whose gate has not spoken are left out."""
+    gate, measured = aliased(Stages), aliased(Stages)
+    gate_of, measured_of = aliased(Stages), aliased(Stages)  # who did their work
+    query = (
+        select(gate.run_id, Decisions.model, Decisions.promoted, Evaluations.summary)
+        .outerjoin(gate_of, gate.source_id == gate_of.id)
+        .join(Decisions, Decisions.run_id == func.coalesce(gate_of.run_id, gate.run_id))
+        .outerjoin(measured, and_(measured.run_id == gate.run_id, measured.kind == "evaluation"))
+        .outerjoin(measured_of, measured.source_id == measured_of.id)
+        .outerjoin(
+            Evaluations,
+            and_(
+                Evaluations.run_id == func.coalesce(measured_of.run_id, measured.run_id),
+                Evaluations.model == Decisions.model,
+            ),
+        )
+        .where(gate.kind == "gate", gate.run_id.in_(run_ids))
+        .order_by(Decisions.decided_at.desc(), Decisions.id.desc())
+    )
+    with reading(engine) as connection:
+        found = connection.execute(query).all()
+    return {run: Outcome(model, promoted, summary or {}) for run, model, promoted, summary in found}
 
 
 def alarms(engine: Engine, run_id: str | None = None, limit: int = 50) -> list[RaisedAlarm]:

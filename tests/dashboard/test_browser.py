@@ -20,6 +20,8 @@ pytestmark = [
 ]
 
 
+CHECKBOX, HEADER, ROW = 16, 36, 35
+"""Pixels: middle of the column to choose rows by, heights of a table's heading and rows."""
 CONTROL, ENTER = "\ue009", "\ue007"
 """Keys as WebDriver spells them."""
 
@@ -104,6 +106,62 @@ def _require_nothing_rendered(site: Site) -> None:
         " || [...document.scripts].some(s => s.textContent.includes(\"alert('x')\"))"
         " || document.querySelector('a[href^=\"javascript:\"]') !== null"
     )
+
+
+def test_another_run_is_chosen_in_the_list_of_runs(site: Site) -> None:
+    assert "passed the gate" in site.visit("", f"run={seed.RUN}")
+    runs = "(//*[@data-testid='stDataFrame'])[last()]"
+    site.browser.click_at(f"{runs}//canvas", CHECKBOX, HEADER + ROW + ROW // 2)
+    assert "was refused" in site.read()
+    assert f"run={seed.HOSTILE_RUN}" in site.browser.run("return location.search")
+
+
+def test_curves_are_chosen_by_stage_and_kind(site: Site) -> None:
+    site.visit("training", f"run={seed.RUN}")
+    site.browser.click("//button[normalize-space(.)='Policy']")
+    assert "Gradient norm" in site.read()
+    site.browser.click("//button[normalize-space(.)='dev1']")
+    assert "Loss" in site.read()
+    site.browser.click("//button[normalize-space(.)='Learning']")
+    site.browser.click("//button[contains(., 'Line to compare with')]")
+    site.browser.write("//input[@aria-label='Share of right answers']", f"0.5{ENTER}")
+    site.read()
+    here = site.browser.run("return location.search")
+    assert "reference=0.5" in here
+    site.visit("training", here.lstrip("?"))
+    site.browser.wait_for(
+        "return [...document.querySelectorAll('svg text')].some(t => t.textContent == 'human')",
+        "draws no line to compare with",
+    )
+
+
+def test_words_and_the_same_question_are_looked_at(site: Site) -> None:
+    site.visit("emergence", f"run={seed.RUN}")
+    site.browser.click("//button[normalize-space(.)='Chinese']")
+    assert "Reflective words in Chinese" in site.read()
+    site.browser.click("//button[normalize-space(.)='in training, by step']")
+    assert "step 3: " in site.read()
+    site.browser.click("//button[normalize-space(.)='r1']")
+    site.read()
+    assert "stages_shown=r1" in site.browser.run("return location.search")
+
+
+def test_a_bar_of_rewards_a_group_and_a_problem_are_clicked_through(site: Site) -> None:
+    site.visit("samples", f"run={seed.RUN}")
+    site.browser.click("(//*[@aria-roledescription='bar'])[1]")
+    found = site.read()
+    here = site.browser.run("return location.search")
+    assert "part_below=" in here
+    site.browser.click("//button[contains(., 'Its group')]")
+    assert "advantage" in site.read()
+    assert "group=" in site.browser.run("return location.search")
+    site.browser.click("//button[contains(., 'Back to all completions')]")
+    site.browser.click("//button[contains(., 'Its problem')]")
+    assert "problem=" in site.browser.run("return location.search")
+    site.read()
+    again = site.visit("samples", here.lstrip("?"))
+    (counted,) = [line for line in found.splitlines() if ", here 1 to " in line]
+    assert counted in again
 
 
 def test_a_filter_is_chosen_and_the_address_follows(site: Site) -> None:

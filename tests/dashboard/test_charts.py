@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import charts, emergence_charts, funnels
+from dashboard import charts, emergence_charts, funnels, histograms
 from dashboard.charts import Drawn
 from dashboard.figures import EMERGENCE, SECTIONS, Figure
 from dashboard.intervals import intervals
 from dashboard.lineage import OPTIONAL, PLAN, RESTART, lineage_dot
-from services.views import CurationCount, CurvePoint, Stage
+from services.views import Bar, CurationCount, CurvePoint, Stage
 from services.views.comparisons import Estimate, Measured
 
 FIGURE = Figure(
@@ -104,6 +104,17 @@ def test_a_funnel_says_what_each_reason_left() -> None:
         funnels.DROPPED: [0, 3, 1],
         funnels.LEFT: [9, 6, 5],
     }
+
+
+def test_bars_beyond_the_bounds_of_a_filter_are_told_apart() -> None:
+    bars = [Bar(-0.1, 0.0, 4), Bar(0.0, 0.1, 3), Bar(1.0, 1.1, 2)]
+    drawn = histograms.histogram(bars, "reward", least=0.0, below=1.0)
+    check_schema(drawn)
+    left_out, chosen = histograms.OTHER, histograms.CHOSEN
+    assert drawn.numbers["filter"] == [left_out, chosen, left_out]
+    assert set(histograms.histogram(bars, "reward").numbers["filter"]) == {chosen}
+    picked = drawn.spec["layer"][0]["params"][0]["select"]["fields"]
+    assert [drawn.numbers[end][0] for end in picked] == [-0.1, 0.0]
 
 
 def test_intervals_keep_the_order_of_the_models_and_leave_out_other_levels() -> None:

@@ -200,6 +200,23 @@ def test_overview_shows_models_and_decision(full: str, monkeypatch: pytest.Monke
     assert "No model has become champion yet" in said(page)
 
 
+def test_overview_lists_every_run_with_what_came_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    store = open_store(url)
+    seed.write_run(store, "done", steps=1)
+    store.end_run("done", "finished", "r1 was promoted")
+    store.begin_run("new", recipe_name="tiny", recipe_digest="d", seed=0, recipe_json="{}")
+    page = page_of("overview", url, monkeypatch, run="done")
+    rows = page.dataframe[-1].value.set_index("run")
+    assert set(rows.index) == {"new", "done"}
+    assert list(rows.loc["done", ["state", "model", "gate"]]) == ["finished", "r1", "promoted"]
+    r1 = page.dataframe[0].value.set_index("model").loc["r1"]
+    assert rows.loc["done", "pass@1"] == r1["pass@1"]
+    assert list(rows.loc["new", ["state", "model", "gate"]]) == ["running", "", ""]
+
+
 def test_overview_shows_champion_and_alarms(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +255,7 @@ def test_every_filter_of_samples_comes_back_from_the_address(
     address = {
         "stage": "dev2", "verdict": "correct", "language": "zh", "order": "best", "step": "3",
         "level": "4", "contains": "try", "only": "mixes languages", "part": "language",
-        "part_from": "0.1", "part_to": "0.9", "tokens_from": "5", "tokens_to": "200",
+        "part_from": "0.1", "part_below": "0.9", "tokens_from": "5", "tokens_to": "200",
         "problem": "nobody asked this",
     }  # fmt: skip
     page = page_of("samples", full, monkeypatch, **address)

@@ -18,7 +18,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     for number in range(3):
         seed.write_run(store, f"run-{number}", steps=6, seed=number)
     store.begin_run("other", recipe_name="t", recipe_digest="d", seed=0, recipe_json='{"a": 1}')
-    for stage in ("zero", "evaluate"):
+    for stage in ("zero", "evaluate", "gate"):
         store.reuse_stage("other", stage, source_run="run-0", key=f"key-of-{stage}")
     store.close()
     return views.open_views(url)
@@ -83,6 +83,14 @@ def test_seeds_are_averaged_step_by_step(engine: Engine) -> None:
     assert views.seed_curves(engine, ["nobody"], ["zero"], ["accuracy"]) == []
 
 
+def test_what_came_of_runs_and_of_one_that_took_its_result_from_another(engine: Engine) -> None:
+    found = views.outcomes(engine, ["run-0", "run-1", "other", "nobody"])
+    assert set(found) == {"run-0", "run-1", "other"}
+    (r1,) = [row for row in views.evaluation_table(engine, "run-0") if row.model == "r1"]
+    assert found["run-0"] == ("r1", True, r1.summary)
+    assert found["other"] == found["run-0"] != found["run-1"]
+
+
 def test_runs_of_one_recipe_differ_in_the_seed_alone(engine: Engine) -> None:
     found = views.same_recipe(engine, ["run-0", "run-1", "other", "nobody"])
     assert found["run-0"] == found["run-1"] != found["other"]
@@ -92,13 +100,42 @@ def test_runs_of_one_recipe_differ_in_the_seed_alone(engine: Engine) -> None:
 def test_completions_are_counted_and_bounded(engine: Engine) -> None:
     everything = completions(engine)
     assert views.count_samples(engine, "run-0", "zero") == len(everything) == 48
-    wanted = {"part": "language", "min_part": 0.7, "max_part": 0.9}
-    expected = [row for row in everything if 0.7 <= row.parts["language"] <= 0.9]  # type: ignore[operator]
+    wanted = {"part": "language", "min_part": 0.7, "below_part": 0.9}
+    expected = [row for row in everything if 0.7 <= row.parts["language"] < 0.9]  # type: ignore[operator]
     assert completions(engine, **wanted) == expected
     filters = CompletionFilter(**wanted)  # type: ignore[arg-type]
     assert views.count_samples(engine, "run-0", "zero", filters) == len(expected) > 0
     with pytest.raises(ValueError, match="no part"):
         completions(engine, part="text", min_part=0.0)
+
+
+@pytest.mark.parametrize("part", ["total", "language", "accuracy"])
+@pytest.mark.parametrize("filters", [{}, {"verdict": "wrong"}, {"contains": "wait"}])
+def test_each_bar_of_a_histogram_holds_what_a_filter_by_its_ends_finds(
+    engine: Engine, part: str, filters: dict[str, str]
+) -> None:
+    wanted = CompletionFilter(**filters, part=part)
+    bars = views.reward_histogram(engine, "run-0", "zero", wanted)
+    assert sum(bar.completions for bar in bars) == views.count_samples(
+        engine, "run-0", "zero", wanted
+    )
+    assert bars == sorted(bars)
+    for bar in bars:
+        inside = wanted._replace(min_part=bar.lower, below_part=bar.upper)
+        assert views.count_samples(engine, "run-0", "zero", inside) == bar.completions > 0
+        assert views.reward_histogram(engine, "run-0", "zero", inside) == bars
+
+
+def test_a_histogram_has_edges_that_people_can_read(engine: Engine) -> None:
+    edges = [bar[:2] for bar in views.reward_histogram(engine, "run-0", "zero", width=0.5)]
+    assert edges[0][1] - edges[0][0] == 0.5
+    assert all(lower % 0.5 == 0 for lower, _ in edges)
+    wanted = CompletionFilter(part="accuracy")
+    assert [bar[:2] for bar in views.reward_histogram(engine, "run-0", "zero", wanted)] == [
+        (0.0, 0.1),
+        (1.0, 1.1),
+    ]
+    assert views.reward_histogram(engine, "run-0", "nobody", wanted) == []
 
 
 def test_words_are_searched_in_the_first_completions_only(
