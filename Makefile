@@ -9,7 +9,7 @@ VLLM_PACKAGE := $(shell command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow check format dashboard screenshots golden smollm2 vllm
+.PHONY: help setup run test test-browser test-slow check format dashboard screenshots golden smollm2 vllm
 
 help:  ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,9 @@ run: setup  ## Run the whole recipe in the small world
 
 test: setup  ## Run the tests
 	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-browser: setup  ## Click through every page; needs the Debian packages chromium and chromium-driver
+	$(BIN)/python -m pytest -m slow tests/dashboard
 
 test-slow: setup  ## Run the long tests, too
 	$(BIN)/python -m pytest

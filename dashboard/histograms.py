@@ -51,7 +51,7 @@ def _bars(part: str) -> Spec:
                     "x": {"field": lower, "bin": "binned", "type": "quantitative", "title": part},
                     "x2": {"field": upper},
                     "y": {"field": "completions", "type": "quantitative",
-                          "axis": {"tickMinStep": 1, "tickCount": 3, "format": "~s"}},
+                          "axis": {"tickMinStep": 1, "tickCount": 3, "format": ",d"}},
                     "color": {"field": "filter", "type": "nominal", "legend": None,
                               "scale": {"domain": [CHOSEN, OTHER], "range": [PALETTE[0], INK]}},
                     "tooltip": [

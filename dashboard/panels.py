@@ -7,7 +7,7 @@ through ``dashboard.plain_text``.
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow
 import streamlit as st
@@ -16,6 +16,11 @@ from dashboard.charts import Columns, Drawn
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
+
+READABLE_GRAPHS: Final = (
+    "<style>[data-testid=stGraphVizChart] {overflow-x: auto}"
+    "[data-testid=stGraphVizChart] svg {min-width: 50rem}</style>"
+)
 
 
 def draw(
@@ -46,6 +51,12 @@ def draw(
         key=key,
         on_select="ignore" if picked is None else lambda: picked(st.session_state[key].selection),
     )
+
+
+def graph(dot: str, meaning: str) -> None:
+    """A graph in Graphviz' language; narrow screens move it sideways instead of shrinking it."""
+    st.html(READABLE_GRAPHS)
+    st.graphviz_chart(dot, width="stretch", alt=meaning)
 
 
 def heading(

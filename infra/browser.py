@@ -48,7 +48,7 @@ BOX: Final = "return arguments[0].getBoundingClientRect().toJSON();"
 EXCEPTIONS: Final = "return document.querySelectorAll('[data-testid=\"stException\"]').length;"
 WINDOW_HEIGHT: Final = 900
 START_SECONDS: Final = 240.0
-ELEMENT_SECONDS: Final = 15.0
+ELEMENT_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.1
 REACTION_SECONDS: Final = 0.3
 """So long the page takes at most to notice a click."""

@@ -217,9 +217,7 @@ def _version(
             "Stages back to the base model. Solid: a model that was trained on. Dashed: data "
             "or rewards.",
         )
-        st.graphviz_chart(
-            family.family_dot(line), width="stretch", alt="Stages behind this version"
-        )
+        panels.graph(family.family_dot(line), "Stages behind this version")
 
 
 def _measured(catalog: Catalog, version: ModelVersion, model: RegisteredModel) -> None:

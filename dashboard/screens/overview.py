@@ -44,9 +44,7 @@ def _draw(engine: Engine, run: Run) -> None:
     alarms = frame.ask(run, views.alarms, engine, run.id, ALARMS)
     champions = frame.ask(None, views.champions, engine)
     _figures(now, stages, alarms, champions)
-    st.graphviz_chart(
-        lineage_dot(stages), width="stretch", alt="Stages of the recipe and what feeds them"
-    )
+    panels.graph(lineage_dot(stages), "Stages of the recipe and what feeds them")
     st.caption(
         "Solid: a model goes on training. Dashed: data, rewards or a candidate. Orange: training "
         "starts again from the base model."
