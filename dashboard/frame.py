@@ -104,6 +104,16 @@ def forget() -> None:
     _settled.clear()
 
 
+def keep_within(key: str, most: int, otherwise: int | None = 1) -> None:
+    """Before its widget is drawn: a number beyond what there is by now is put back.
+
+    Streamlit would do the same, but leave it in the address.
+    """
+    value = st.session_state.get(key)
+    if value is not None and value > most:
+        st.session_state[key] = otherwise
+
+
 def duration(seconds: float) -> str:
     """A time span as people say it."""
     if seconds < 90:

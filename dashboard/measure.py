@@ -37,6 +37,7 @@ QUESTIONS: Final = (
     "samples?order=longest",
     "samples?order=worst&verdict=wrong&level=6",
     "samples?contains=nobody ever wrote this",
+    "samples?part=language&part_from=0.5&part_below=0.6",
     "samples?step=1&group=0",
 )
 """Addresses that ask more of a page than its first look does."""

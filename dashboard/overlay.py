@@ -73,6 +73,20 @@ def lines_of(engine: Engine, runs: Sequence[Run], *, joined: bool) -> list[Line]
     return lines[:MAX_LINES]
 
 
+def choose_stages(names: Sequence[str], default: Sequence[str], *, key: str) -> list[str]:
+    """The stages to draw: those the reader wants, or those of the address, else ``default``.
+
+    Where nothing was chosen, ``default`` is followed as it grows; what was chosen for another run
+    counts where this one has any of it.
+    """
+    asked = st.session_state.get(key, st.query_params.get_all(key) or None)
+    unknown = bool(asked) and not set(asked) & {*names, ""}
+    if asked is None or unknown or asked == st.session_state.get(f"default/{key}"):
+        st.session_state[key] = list(default)
+    st.session_state[f"default/{key}"] = list(default)
+    return st.pills("Stages", names, selection_mode="multi", key=key, bind="query-params")
+
+
 def stages_of(engine: Engine, run: Run, lines: Sequence[Line]) -> list[Stage]:
     """Stages of all lines that have steps, in the order of the chosen run."""
     found = []

@@ -119,6 +119,7 @@ def _side_by_side(
         max_selections=MOST_COLUMNS,
     )  # fmt: skip
     most = max((answer.samples for answer in answers.values()), default=1)
+    frame.keep_within("answer", most)
     number = right.number_input(
         "Answer", 1, most, key="answer", bind="query-params",
         help="Each model and step gave several answers; this one of each is shown.",

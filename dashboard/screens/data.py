@@ -106,7 +106,9 @@ def _rows(engine: Engine, run: Run, stage: Stage) -> None:
         st.info("No candidate is like that. Loosen the filters.")
         return
     listing = st.container()
-    number = st.pagination(-(-found // PAGE_SIZE), key="page", bind="query-params")
+    pages = -(-found // PAGE_SIZE)
+    frame.keep_within("page", pages)
+    number = st.pagination(pages, key="page", bind="query-params")
     rows = frame.ask(
         run,
         datasets.curated_rows,

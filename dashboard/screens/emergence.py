@@ -56,14 +56,9 @@ def page(engine: Engine, run: Run) -> None:
         frame.live(run, lambda: _wait_for_steps(engine, run, lines))
         return
     left, right = st.columns([3, 1], vertical_alignment="bottom")
-    names = left.pills(
-        "Stages",
-        list(dict.fromkeys(stage.name for stage in trained)),
-        default=trained[0].name,
-        selection_mode="multi",
-        key="stages_shown",
-        bind="query-params",
-    )
+    with left:
+        there = list(dict.fromkeys(stage.name for stage in trained))
+        names = overlay.choose_stages(there, there[:1], key="stages_shown")
     smoothing = right.slider(
         "Smoothing", 1, 25, 5, key="smoothing", bind="query-params",
         help="The thick line is the mean over this many points around each one.",

@@ -313,7 +313,9 @@ def _one_problem(
     with st.container(border=True):
         panels.heading("One problem", "Completions of both evaluations, in their order.")
         st.text(visible(f"{problem.question}\nReference: {problem.gold}"))
-        place = st.pagination(-(-most // ANSWERS_SHOWN), key="answers", bind="query-params")
+        pages = -(-most // ANSWERS_SHOWN)
+        frame.keep_within("answers", pages)
+        place = st.pagination(pages, key="answers", bind="query-params")
         for column, (model, count) in zip(st.columns(2), sides, strict=True):
             with column:
                 st.markdown(f"`{model.model}`: {count.right} of {count.all} right")

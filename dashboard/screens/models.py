@@ -67,7 +67,9 @@ def _figures(model: RegisteredModel, history: Sequence[Promotion]) -> None:
 def _versions(catalog: Catalog, model: RegisteredModel) -> ModelVersion:
     """The table of versions, and the one that is looked at."""
     top = st.container()
-    number = st.pagination(max(1, -(-model.latest // PAGE_SIZE)), key="page", bind="query-params")
+    pages = max(1, -(-model.latest // PAGE_SIZE))
+    frame.keep_within("page", pages)
+    number = st.pagination(pages, key="page", bind="query-params")
     shown = catalog.versions(model.name, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE)
     rows = [
         {

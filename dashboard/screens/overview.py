@@ -156,8 +156,8 @@ def _runs(engine: Engine, shown: Run) -> None:
         rows,
         hide_index=True,
         height="content" if len(rows) <= RUNS_HIGH else 390,
-        key="runs",
-        on_select=lambda: _look_at(runs),
+        key=f"runs/{shown.id}",  # nothing is chosen in the list that comes next
+        on_select=lambda: _look_at(shown, runs),
         selection_mode="single-row",
         column_config={
             "stages done": st.column_config.NumberColumn(
@@ -189,9 +189,9 @@ def _line(run: Run, outcome: Outcome | None) -> dict[str, object]:
     }
 
 
-def _look_at(runs: Sequence[Run]) -> None:
+def _look_at(shown: Run, runs: Sequence[Run]) -> None:
     """Exchange the run before the page is drawn again."""
-    for row in st.session_state["runs"].selection.rows:
+    for row in st.session_state[f"runs/{shown.id}"].selection.rows:
         st.session_state["run"] = runs[row].id
 
 

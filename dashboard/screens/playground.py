@@ -90,11 +90,13 @@ def _choose_models(catalog: Catalog, models: Sequence[RegisteredModel]) -> list[
                 bind="query-params",
             )
             model = next(model for model in models if model.name == (name or line.name))
+            latest = max(1, model.latest)
+            frame.keep_within(f"{side}_version", latest, otherwise=latest)
             number = st.number_input(
                 "Version",
                 1,
-                max(1, model.latest),
-                min(default, max(1, model.latest)),
+                latest,
+                min(default, latest),
                 key=f"{side}_version",
                 bind="query-params",
             )

@@ -91,6 +91,7 @@ def _choose(stages: list[Stage]) -> tuple[Stage, CompletionFilter, Order]:
         "Order", get_args(Order), index=1, key="order", bind="query-params",
         help="By reward, those without one (unscorable) are left out.",
     )  # fmt: skip
+    frame.keep_within("step", stage.last_step, otherwise=None)
     step = second[0].number_input(
         "Step", 1, stage.last_step, None, key="step", bind="query-params", placeholder="any"
     )
@@ -127,7 +128,7 @@ def _choose_more(wanted: CompletionFilter) -> CompletionFilter:
     with st.expander("Reward part, length, problem, group", expanded=any_set):
         columns = st.columns(7)
         part = columns[0].selectbox(
-            "Reward part", views.PARTS, key="part", bind="query-params",
+            "Reward part", views.PARTS, key="part", bind="query-params", on_change=_show_all,
             help="Total is the weighted sum; the others are parts before weighting.",
         )  # fmt: skip
         numbers: dict[str, Any] = {"value": None, "bind": "query-params", "placeholder": "any"}
@@ -150,6 +151,11 @@ def _choose_more(wanted: CompletionFilter) -> CompletionFilter:
         part=part or "total", min_part=low, below_part=below, min_tokens=least, max_tokens=most,
         problem=problem or None, group=group,
     )  # fmt: skip
+
+
+def _show_all() -> None:
+    """Bounds of one part of the reward mean nothing for another."""
+    st.session_state.update(part_from=None, part_below=None, page=1)
 
 
 def _set_filters(**values: Any) -> None:
@@ -204,8 +210,7 @@ def _listing(
     pages = -(-count // PAGE_SIZE)
     left, middle, right = st.columns([2, 3, 1], vertical_alignment="center")
     with middle:
-        if st.session_state.get("page", 1) > pages:
-            st.session_state["page"] = 1
+        frame.keep_within("page", pages)
         number = st.pagination(pages, key="page", bind="query-params")
     start = (number - 1) * PAGE_SIZE
     least = " or more" if count == views.MAX_COUNT else ""

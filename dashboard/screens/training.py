@@ -10,7 +10,7 @@ from dashboard.charts import Level, Mark, Span
 from dashboard.figures import HELD_OUT, SECTIONS, Figure
 from dashboard.overlay import Line
 from services import views
-from services.views import CurvePoint, Evaluation, Run, Stage
+from services.views import CurvePoint, Evaluation, Run
 
 MODEL_OF = {"zero": "r1-zero", "dev1": "dev1", "dev2": "dev2", "dev3": "dev3", "r1": "r1",
             "distill": "distill", "student-rl": "student-rl"}  # fmt: skip
@@ -28,7 +28,9 @@ def page(engine: Engine, run: Run) -> None:
         return
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
-        names = _choose_stages(trained)
+        kinds = {stage.name: stage.kind for stage in trained}
+        rewarded = [name for name, kind in kinds.items() if kind == "rl"]
+        names = overlay.choose_stages(list(kinds), rewarded or list(kinds), key="stages")
     with right:
         smoothing = st.slider(
             "Smoothing",
@@ -48,19 +50,6 @@ def page(engine: Engine, run: Run) -> None:
         st.info("Choose a stage.")
         return
     frame.live(run, lambda: _draw(engine, run, lines, names, section, smoothing, reference))
-
-
-def _choose_stages(trained: Sequence[Stage]) -> list[str]:
-    """Those of the address, else all that learn by reward, as they come."""
-    kinds = {stage.name: stage.kind for stage in trained}
-    default = [name for name, kind in kinds.items() if kind == "rl"] or list(kinds)
-    asked = st.session_state.get("stages", st.query_params.get("stages"))
-    if asked is None or asked == st.session_state.get("default_stages"):
-        st.session_state["stages"] = default
-    st.session_state["default_stages"] = default
-    return st.pills(
-        "Stages", list(kinds), selection_mode="multi", key="stages", bind="query-params"
-    )
 
 
 def _choose_reference() -> list[Level]:

@@ -269,6 +269,38 @@ def test_every_filter_of_samples_comes_back_from_the_address(
     assert page.selectbox(key="stage").value == "dev2"
 
 
+def test_filters_that_mean_nothing_any_more_are_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    store = open_store(url)
+    for run, steps in (("long", 5), ("short", 2)):
+        seed.write_run(store, run, steps=steps)
+    page = page_of("samples", url, monkeypatch, run="long", step="4", part_from="0.5")
+    assert page.number_input(key="step").value == 4
+    page.selectbox(key="part").set_value("language").run()
+    assert page.number_input(key="part_from").value is None, "a bound of another part"
+    page.selectbox(key="run").set_value("short").run()
+    assert page.number_input(key="step").value is None
+    assert "16, here 1 to 10" in said(page)
+
+
+@pytest.mark.parametrize(("name", "key"), [("training", "stages"), ("emergence", "stages_shown")])
+def test_stages_of_another_run_give_way_to_those_there_are(
+    name: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    store = open_store(url)
+    seed.write_run(store, "whole", steps=2)
+    seed.begin_live_run(store, "begun")
+    seed.go_on(store, "begun", 1)
+    page = page_of(name, url, monkeypatch, run="whole", **{key: ["r1", "dev2"]})
+    assert page.session_state[key] == ["r1", "dev2"]
+    page.selectbox(key="run").set_value("begun").run()
+    assert page.session_state[key] == ["zero"]
+    assert "Choose a stage." not in said(page)
+
+
 def test_samples_can_be_paged(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = page_of("samples", full, monkeypatch)
     second = page_of("samples", full, monkeypatch, page="2")
