@@ -57,8 +57,9 @@ ACCURACY: Final = Figure(
 HELD_OUT: Final = Figure(
     "Held-out accuracy",
     "share of right answers",
-    {"held_out/accuracy": "while training"},
-    "On questions that no stage trains on. Line: measured while a stage trains. Dots: the "
+    {"held_out/accuracy": "pass@1, while training", "held_out/cons@*": "cons@{}, while training"},
+    "On questions that no stage trains on. Lines: measured while a stage trains, on other ones of "
+    "them. Dots: the "
     "evaluation of the model a stage made, under the protocol of the stage table: pass@1, the mean "
     "share of right answers, and cons@k, whether the most frequent of k answers is right. Dashed: "
     "the base model, the other models of this run, and a line of your own",

@@ -1,8 +1,8 @@
 """The same question through training: its answers side by side, words of reflection marked.
 
-By model: the held-out questions, which every model of the run was asked. By step: questions that a
-stage was asked again and again while it trained; a small world never asks twice, a finite data set
-does.
+By model: the held-out questions, which every model of the run was asked. By step: held-out ones
+that a stage was asked again and again while it trained (``eval_every``), and those of its training
+that came up more than once; a small world never asks twice, a finite data set does.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,8 @@ def draw(engine: Engine, run: Run, stages: Sequence[str]) -> None:
     found = _questions(engine, run, stage)
     if not found:
         st.info(
-            "No question was asked at two steps of this stage; look at the held-out questions."
+            "No question was asked at two steps of this stage; eval_every in a recipe asks "
+            "held-out ones. Look at the models instead."
             if stage
             else "Every model is asked the held-out questions in the stage evaluate."
         )

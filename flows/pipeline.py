@@ -33,7 +33,7 @@ from services.store import StageKind, Store, open_store, store_url
 from services.store.alarms import Alarm, AlarmBook, open_alarms
 from services.tracking import PipelineTrack, StageTrack, open_tracker
 from services.training.guards import Finding
-from services.types import CheckpointRef, DatasetRef, Metrics, Rollout
+from services.types import CheckpointRef, DatasetRef, EvaluationSample, Metrics, Rollout
 
 STAGE_VERSION = 1
 """Raised when a stage's code changes what it computes from the same settings."""
@@ -81,10 +81,15 @@ class StageRun:
         """Forget what was recorded after ``step``; it is done again."""
         self.pipeline.store.truncate_steps(self.pipeline.run_id, self.plan.name, step)
 
-    def step(self, metrics: Metrics, rollouts: Sequence[Rollout] = ()) -> None:
+    def step(
+        self,
+        metrics: Metrics,
+        rollouts: Sequence[Rollout] = (),
+        held_out: Sequence[EvaluationSample] = (),
+    ) -> None:
         """Record one training step everywhere it is looked for."""
         run = self.pipeline
-        run.store.write_step(run.run_id, self.plan.name, metrics, rollouts)
+        run.store.write_step(run.run_id, self.plan.name, metrics, rollouts, held_out)
         self.track.log(metrics.step, metrics.values)
         if metrics.step % self.plan.save_every == 0:
             self.track.flush()  # a checkpoint follows, and nothing before it is told again

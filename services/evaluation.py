@@ -6,7 +6,6 @@ streams depend on the evaluation's own seed alone, so two checkpoints see the sa
 Helpfulness and safety are shares by the written rubric, not by the models trained on it.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +18,8 @@ from services.clock import WorkClock
 from services.config import Engine, Evaluation, Recipe, RewardWeights
 from services.errors import RewardError
 from services.judging import score_function
-from services.metrics import Scored, batch_metrics
-from services.prompts import R1_PROMPTING, Format, Prompting, final_answer, parse
+from services.metrics import Scored, batch_metrics, majority_is_right
+from services.prompts import R1_PROMPTING, Format, Prompting, parse
 from services.sampling import GroupDone, Sampler, SampleRequest, SamplingSettings
 from services.sampling.endpoint import EndpointSampler, place_from_environment, stop_ids_of
 from services.sampling.local import LocalSampler
@@ -241,13 +240,6 @@ def summarise(groups: Sequence[Sequence[Scored]], k: int, form: Format = "r1") -
     kept = ("length/", "language/", "false_claims", "slips", "repeated_attempts", "attempts/",
             "reflective/", "gives_up", "truncated", "unscorable")  # fmt: skip
     return summary | {name: v for name, v in values.items() if name.startswith(kept)}
-
-
-def majority_is_right(group: Sequence[Scored], form: Format = "r1") -> bool:
-    """Whether the most frequent answer of a group is right; the earliest wins a tie."""
-    answers = [final_answer(parse(row.completion.text, form).answer) for row in group]
-    favourite, _ = Counter(answers).most_common(1)[0]
-    return group[answers.index(favourite)].correct
 
 
 def _general_summary(rows: Sequence[Scored]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, quantiles
 from typing import NamedTuple
 
+from services.prompts import Format, final_answer, parse
 from services.reflection import RECHECKING, REFLECTIVE_WORDS, reflective_form_counts
 from services.types import Completion, Problem, Score, TraceFacts, Verdict
 
@@ -32,6 +33,13 @@ class Scored(NamedTuple):
     def scorable(self) -> bool:
         """Whether the verifier could say anything of the answer."""
         return self.score.verdict is not Verdict.UNSCORABLE
+
+
+def majority_is_right(group: Sequence[Scored], form: Format = "r1") -> bool:
+    """Whether the most frequent answer of a group is right; the earliest wins a tie."""
+    answers = [final_answer(parse(row.completion.text, form).answer) for row in group]
+    favourite, _ = Counter(answers).most_common(1)[0]
+    return group[answers.index(favourite)].correct
 
 
 def batch_metrics(rows: Sequence[Scored]) -> dict[str, float]:

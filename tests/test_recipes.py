@@ -45,7 +45,7 @@ def test_an_override_is_read_as_toml_and_changes_the_digest():
         ("problems.source='jsonl'", "train_file must name a file"),
         ("zero.top_p=0.9", r"zero\.top_p: rollouts need top_p = 1: .*another distribution"),
         ("zero.estimator='luspo'", r"luspo needs importance_sampling = 'sequence'"),
-        ("zero.keep_best=2", "keep_best needs eval_every"),
+        ("dev2.keep_best=2", "keep_best needs eval_every"),
         ("zero.choice.min_pass_rate=0.9", "must not exceed"),
         ("zero.guards.policies.speed='warn'", r"zero\.guards\.policies\.speed"),
     ],

@@ -27,7 +27,7 @@ from services.prompts import r1_prompt
 from services.tasks.sources import rl_schedule
 from services.training.guards import Finding
 from services.training.throughput import training_flops
-from services.types import Metrics, Problem, Rollout
+from services.types import EvaluationSample, Metrics, Problem, Rollout
 
 SIDES = ("stock", "lean")
 
@@ -113,7 +113,12 @@ class _Seen:
     def resumed(self, step: int) -> None:
         """Nothing to forget."""
 
-    def step(self, metrics: Metrics, rollouts: Sequence[Rollout]) -> None:
+    def step(
+        self,
+        metrics: Metrics,
+        rollouts: Sequence[Rollout],
+        held_out: Sequence[EvaluationSample] = (),
+    ) -> None:
         """Keep lengths: of all rows, and of those that were trained on."""
         rows = [(len(row.completion.token_ids), row.advantage) for row in rollouts]
         self.lengths.append([length for length, _ in rows])

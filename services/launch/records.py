@@ -15,10 +15,11 @@ from pydantic import TypeAdapter
 
 from services.training.guards import Finding
 from services.training.job import StepRecorder
-from services.types import Metrics, Rollout
+from services.types import EvaluationSample, Metrics, Rollout
 
 POLL_SECONDS: Final = 0.05
 _ROLLOUT: TypeAdapter[Rollout] = TypeAdapter(Rollout)
+_SAMPLE: TypeAdapter[EvaluationSample] = TypeAdapter(EvaluationSample)
 
 
 class RecordWriter:
@@ -31,10 +32,21 @@ class RecordWriter:
         """Training goes on after ``step``."""
         self._write({"resumed": step})
 
-    def step(self, metrics: Metrics, rollouts: Sequence[Rollout] = ()) -> None:
+    def step(
+        self,
+        metrics: Metrics,
+        rollouts: Sequence[Rollout] = (),
+        held_out: Sequence[EvaluationSample] = (),
+    ) -> None:
         """One step is done."""
-        rows = [_ROLLOUT.dump_python(rollout) for rollout in rollouts]
-        self._write({"step": metrics.step, "values": dict(metrics.values), "rollouts": rows})
+        self._write(
+            {
+                "step": metrics.step,
+                "values": dict(metrics.values),
+                "rollouts": [_ROLLOUT.dump_python(rollout) for rollout in rollouts],
+                "held_out": [_SAMPLE.dump_python(sample) for sample in held_out],
+            }
+        )
 
     def alarm(self, step: int, finding: Finding) -> None:
         """A guard has tripped at a step."""
@@ -73,7 +85,8 @@ def retell(
         recorder.resumed(int(record["resumed"]))
     elif "step" in record:
         rollouts = [_ROLLOUT.validate_python(row) for row in record["rollouts"]]
-        recorder.step(Metrics(int(record["step"]), record["values"]), rollouts)
+        held_out = [_SAMPLE.validate_python(row) for row in record.get("held_out", [])]
+        recorder.step(Metrics(int(record["step"]), record["values"]), rollouts, held_out)
     elif "alarm" in record:
         recorder.alarm(int(record["alarm"]), Finding(**record["finding"]))
     elif "worked" in record:

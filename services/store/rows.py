@@ -6,7 +6,16 @@ from dataclasses import asdict
 from typing import Any
 
 from services.artifacts import digest_of
-from services.types import Completion, CuratedRow, Metrics, Problem, Rollout, Score, TraceFacts
+from services.types import (
+    Completion,
+    CuratedRow,
+    EvaluationSample,
+    Metrics,
+    Problem,
+    Rollout,
+    Score,
+    TraceFacts,
+)
 
 Row = dict[str, Any]
 
@@ -58,6 +67,23 @@ def rollout_rows(
         )
         texts.append({**place, "text": rollout.completion.text})
     return facts, texts
+
+
+def sample_rows(
+    samples: Iterable[EvaluationSample], problem_ids: Mapping[Problem, int], **of: int
+) -> list[Row]:
+    """Graded answers to held-out problems; ``of`` says whose they are."""
+    return [
+        {
+            **of,
+            "row": place,
+            "problem_id": problem_ids[row.problem],
+            "sample": row.sample,
+            "text": row.completion.text,
+            **graded_columns(row.completion, row.score, row.facts),
+        }
+        for place, row in enumerate(samples)
+    ]
 
 
 def graded_columns(completion: Completion, score: Score, facts: TraceFacts) -> Row:

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-REVISION: Final = "0007"
+REVISION: Final = "0008"
 """The revision of infra/migrations that makes exactly these tables."""
 
 
@@ -250,6 +250,22 @@ class EvaluationSamples(Graded, Base):
     evaluation_id: Mapped[int] = mapped_column(
         ForeignKey("evaluations.id", ondelete="CASCADE"), primary_key=True
     )
+    row: Mapped[int] = mapped_column(primary_key=True)
+    problem_id: Mapped[int] = mapped_column(ForeignKey("problems.id"))
+    sample: Mapped[int]
+    text: Mapped[str] = mapped_column(ModelText)
+
+
+class HeldOutSamples(Graded, Base):
+    """One graded answer to a held-out problem, given while a stage trained."""
+
+    __tablename__ = "held_out_samples"
+    __table_args__ = (Index("held_out_samples_by_problem", "stage_id", "problem_id", "step"),)
+
+    stage_id: Mapped[int] = mapped_column(
+        ForeignKey("stages.id", ondelete="CASCADE"), primary_key=True
+    )
+    step: Mapped[int] = mapped_column(primary_key=True)
     row: Mapped[int] = mapped_column(primary_key=True)
     problem_id: Mapped[int] = mapped_column(ForeignKey("problems.id"))
     sample: Mapped[int]

@@ -20,6 +20,7 @@ from services.store.schema import (
     Decisions,
     Evaluations,
     EvaluationSamples,
+    HeldOutSamples,
     Rollouts,
     RolloutTexts,
     Runs,
@@ -193,7 +194,7 @@ class Store:
                 "seconds": 0.0,
             }
             stage_id = _put_stage(connection, run_id, stage, facts)
-            for table in (StepMetrics, Rollouts, CuratedRows):
+            for table in (StepMetrics, Rollouts, HeldOutSamples, CuratedRows):
                 connection.execute(delete(table).where(table.stage_id == stage_id))
 
     def finished_stage(self, key: str) -> StageRef | None:
@@ -209,9 +210,22 @@ class Store:
         return None if row is None else StageRef(row.run_id, row.name)
 
     def write_step(
-        self, run_id: str, stage: str, metrics: Metrics, rollouts: Sequence[Rollout]
+        self,
+        run_id: str,
+        stage: str,
+        metrics: Metrics,
+        rollouts: Sequence[Rollout],
+        held_out: Sequence[EvaluationSample] = (),
     ) -> None:
-        """One training step: its numbers and every completion; replaces that step."""
+        """One training step: its numbers and every completion; replaces that step.
+
+        Args:
+            run_id: The run.
+            stage: Its stage.
+            metrics: Numbers of the step.
+            rollouts: Completions that were trained on.
+            held_out: Answers to held-out problems, where they were asked after this step.
+        """
         step = metrics.step
         with self._writing() as connection:
             stage_id, last_step = _stage(connection, run_id, stage)
@@ -224,6 +238,10 @@ class Store:
                 facts, texts = rows.rollout_rows(stage_id, step, rollouts, ids)
                 connection.execute(insert(Rollouts), facts)
                 connection.execute(insert(RolloutTexts), texts)
+            if held_out:
+                ids = problem_ids(connection, (sample.problem for sample in held_out))
+                made = rows.sample_rows(held_out, ids, stage_id=stage_id, step=step)
+                connection.execute(insert(HeldOutSamples), made)
             _saw_step(connection, stage_id, max(step, last_step))
 
     def truncate_steps(self, run_id: str, stage: str, after_step: int) -> None:
@@ -274,20 +292,8 @@ class Store:
             if not samples:
                 return
             ids = problem_ids(connection, (sample.problem for sample in samples))
-            connection.execute(
-                insert(EvaluationSamples),
-                [
-                    {
-                        "evaluation_id": evaluation_id,
-                        "row": place,
-                        "problem_id": ids[row.problem],
-                        "sample": row.sample,
-                        "text": row.completion.text,
-                        **rows.graded_columns(row.completion, row.score, row.facts),
-                    }
-                    for place, row in enumerate(samples)
-                ],
-            )
+            made = rows.sample_rows(samples, ids, evaluation_id=evaluation_id)
+            connection.execute(insert(EvaluationSamples), made)
 
     def write_decision(
         self,
@@ -361,7 +367,7 @@ def _saw_step(connection: Connection, stage_id: int, last_step: int) -> None:
 
 
 def _forget_steps(connection: Connection, stage_id: int, first: int, last: int) -> None:
-    for table in (StepMetrics, Rollouts):
+    for table in (StepMetrics, Rollouts, HeldOutSamples):
         connection.execute(
             delete(table).where(table.stage_id == stage_id, table.step.between(first, last))
         )

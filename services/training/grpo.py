@@ -52,7 +52,7 @@ from services.training.rollouts import RolloutMaker
 from services.training.throughput import FlopMeter
 from services.training.trl_settings import trl_config
 from services.training.vllm_rollouts import VllmRollouts
-from services.types import Metrics, Rollout
+from services.types import EvaluationSample, Metrics, Rollout
 
 
 def train_rl(job: RLJob, score: ScoreFunction, recorder: StepRecorder, clock: WorkClock) -> None:
@@ -367,12 +367,14 @@ class LeanGRPOTrainer(GRPOTrainer):
         }
         values = dict(self._step_values)
         self._held_out_accuracy = None
+        held_out: list[EvaluationSample] = []
         if rl.eval_every and step % rl.eval_every == 0:
-            values |= self.held_out.measure(step)
+            measured, held_out = self.held_out.measure(step)
+            values |= measured
             self._held_out_accuracy = values["held_out/accuracy"]
             self.control.should_save |= rl.keep_best > 0
         if self.processes.is_main:
-            self.recorder.step(Metrics(step, values), self._rollouts)
+            self.recorder.step(Metrics(step, values), self._rollouts, held_out)
         self._rollouts = []
         self._guard(step, values)
 

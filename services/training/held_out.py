@@ -6,14 +6,18 @@ function starts and ends empty.
 """
 
 from collections.abc import Sequence
+from operator import itemgetter
+from statistics import fmean
 
 from services.clock import WorkClock
+from services.metrics import Scored, majority_is_right
 from services.sampling import Sampler, SampleRequest, SamplingSettings
 from services.sampling.random_streams import stream_seed
+from services.traces import facts_of
 from services.training.job import RLJob, ScoreFunction
 from services.training.processes import Processes
 from services.training.rollouts import token_limit
-from services.types import Problem, Verdict
+from services.types import Completion, EvaluationSample, Problem, Score
 
 
 class HeldOut:
@@ -34,17 +38,32 @@ class HeldOut:
         self.processes = processes
         self._mine = list(enumerate(job.held_out))[processes.index :: processes.count]
 
-    def measure(self, step: int) -> dict[str, float]:
-        """Accuracy and mean length on the held-out problems after ``step`` optimizer steps."""
-        with self.clock.measure("evaluating"):
-            seen = self.processes.gather(self._results(step))
-        return {
-            "held_out/accuracy": sum(right for right, _ in seen) / len(seen),
-            "held_out/length": sum(length for _, length in seen) / len(seen),
-        }
+    def measure(self, step: int) -> tuple[dict[str, float], list[EvaluationSample]]:
+        """What the policy makes of the held-out problems after ``step`` optimizer steps.
 
-    def _results(self, step: int) -> list[tuple[bool, int]]:
-        """Whether each completion of this process is right, and its length."""
+        Returns:
+            Mean correctness and length and, of several answers to each problem, cons@k; and the
+            answers themselves, problem by problem.
+        """
+        with self.clock.measure("evaluating"):
+            placed = sorted(self.processes.gather(self._results(step)), key=itemgetter(0))
+        groups = [group for _, group in placed]
+        rows = [row for group in groups for row in group]
+        values = {
+            "held_out/accuracy": fmean(row.correct for row in rows),
+            "held_out/length": fmean(len(row.completion.token_ids) for row in rows),
+        }
+        k, form = self.job.settings.eval_samples, self.job.prompting.form
+        if k > 1:
+            values[f"held_out/cons@{k}"] = fmean(majority_is_right(g, form) for g in groups)
+        return values, [
+            EvaluationSample(row.problem, sample, row.completion, row.score, row.facts)
+            for group in groups
+            for sample, row in enumerate(group)
+        ]
+
+    def _results(self, step: int) -> list[tuple[int, list[Scored]]]:
+        """Place among all problems and scored answers, of the problems of this process."""
         if not self._mine:
             return []
         rl = self.job.settings
@@ -62,7 +81,16 @@ class HeldOut:
         )
         scores = self.score(problems, groups)
         return [
-            (score.verdict is Verdict.CORRECT, len(completion.token_ids))
-            for group, marks in zip(groups, scores, strict=True)
-            for completion, score in zip(group, marks, strict=True)
+            (place, [self._scored(problem, *one) for one in zip(group, marks, strict=True)])
+            for (place, problem), group, marks in zip(self._mine, groups, scores, strict=True)
         ]
+
+    def _scored(self, problem: Problem, completion: Completion, score: Score) -> Scored:
+        facts = facts_of(
+            problem,
+            completion.text,
+            score.verdict,
+            truncated=completion.truncated,
+            form=self.job.prompting.form,
+        )
+        return Scored(problem, completion, score, facts)

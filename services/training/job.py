@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from services.config import RL, Engine
 from services.prompts import Format, Prompting
 from services.training.guards import Finding
-from services.types import Completion, Metrics, Problem, Rollout, Score
+from services.types import Completion, EvaluationSample, Metrics, Problem, Rollout, Score
 
 
 class ScoreFunction(Protocol):
@@ -35,8 +35,13 @@ class StepRecorder(Protocol):
     def resumed(self, step: int) -> None:
         """Training goes on after ``step``; anything later is forgotten and done again."""
 
-    def step(self, metrics: Metrics, rollouts: Sequence[Rollout]) -> None:
-        """One step is done."""
+    def step(
+        self,
+        metrics: Metrics,
+        rollouts: Sequence[Rollout],
+        held_out: Sequence[EvaluationSample] = (),
+    ) -> None:
+        """One step is done; ``held_out`` has the answers where held-out problems were asked."""
 
     def alarm(self, step: int, finding: Finding) -> None:
         """A guard has tripped at a step."""

@@ -14,6 +14,7 @@ from services.store.opening import reading
 from services.store.schema import (
     EvaluationSamples,
     Graded,
+    HeldOutSamples,
     Problems,
     Rollouts,
     RolloutTexts,
@@ -68,18 +69,24 @@ class Answer(NamedTuple):
 
 
 def repeated_questions(engine: Engine, run_id: str, stage: str, limit: int = 50) -> list[Question]:
-    """Problems that a stage was asked at more than one step, the most frequent first."""
-    times = func.count(Rollouts.step.distinct())
-    asked = (
-        select(Rollouts.problem_id, times.label("times"))
-        .where(Rollouts.stage_id == _source(run_id, stage))
-        .group_by(Rollouts.problem_id)
-        .having(func.min(Rollouts.step) < func.max(Rollouts.step))
-        .order_by(times.desc(), Rollouts.problem_id)
-        .limit(min(limit, MAX_QUESTIONS))
-        .subquery()
-    )
-    return _questions(engine, asked)
+    """Problems that a stage was asked at more than one step, the most frequent first.
+
+    Held-out problems that it was watched by, if there are any; else those of its training.
+    """
+    for table in (HeldOutSamples, Rollouts):
+        times = func.count(table.step.distinct())
+        asked = (
+            select(table.problem_id, times.label("times"))
+            .where(table.stage_id == _source(run_id, stage))
+            .group_by(table.problem_id)
+            .having(func.min(table.step) < func.max(table.step))
+            .order_by(times.desc(), table.problem_id)
+            .limit(min(limit, MAX_QUESTIONS))
+            .subquery()
+        )
+        if found := _questions(engine, asked):
+            return found
+    return []
 
 
 def held_out_questions(engine: Engine, run_id: str, limit: int = 100) -> list[Question]:
@@ -102,15 +109,18 @@ def held_out_questions(engine: Engine, run_id: str, limit: int = 100) -> list[Qu
 
 def answers_by_step(engine: Engine, run_id: str, stage: str, problem: str) -> list[Answers]:
     """How a stage answered a question at every step it was asked, the first ``MAX_STEPS``."""
-    query = (
-        select(Rollouts.step, *_shares(Rollouts))
-        .where(Rollouts.stage_id == _source(run_id, stage), _is(Rollouts.problem_id, problem))
-        .group_by(Rollouts.step)
-        .order_by(Rollouts.step)
-        .limit(MAX_STEPS)
-    )
-    with reading(engine) as connection:
-        return [Answers("", *row) for row in connection.execute(query)]
+    for table in (HeldOutSamples, Rollouts):
+        query = (
+            select(table.step, *_shares(table))
+            .where(table.stage_id == _source(run_id, stage), _is(table.problem_id, problem))
+            .group_by(table.step)
+            .order_by(table.step)
+            .limit(MAX_STEPS)
+        )
+        with reading(engine) as connection:
+            if found := [Answers("", *row) for row in connection.execute(query)]:
+                return found
+    return []
 
 
 def answers_by_model(engine: Engine, run_id: str, problem: str) -> list[Answers]:
@@ -133,6 +143,15 @@ def answer_at_step(
     engine: Engine, run_id: str, stage: str, problem: str, step: int, number: int = 0
 ) -> Answer | None:
     """One answer that a stage gave at a step; ``number`` counts from 0."""
+    held_out = (
+        select(*(getattr(HeldOutSamples, name) for name in Answer._fields))
+        .where(
+            HeldOutSamples.stage_id == _source(run_id, stage),
+            HeldOutSamples.step == step,
+            _is(HeldOutSamples.problem_id, problem),
+        )
+        .order_by(HeldOutSamples.row)
+    )
     columns = [getattr(Rollouts, name) for name in Answer._fields[1:]]
     places = ("stage_id", "step", "group", "sample")
     query = (
@@ -147,7 +166,9 @@ def answer_at_step(
         )
         .order_by(Rollouts.group, Rollouts.sample)
     )
-    return _one(engine, query.limit(1).offset(number))
+    return _one(engine, held_out.limit(1).offset(number)) or _one(
+        engine, query.limit(1).offset(number)
+    )
 
 
 def answer_of_model(

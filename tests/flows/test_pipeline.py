@@ -23,7 +23,7 @@ from services.recipes import run_id_of
 from services.registry import open_registry
 from services.store.ledger import open_ledger
 from services.store.opening import open_engine_to_read, store_url
-from services.views import alarms, list_runs, run_overview
+from services.views import alarms, answers_by_step, list_runs, repeated_questions, run_overview
 from tests.flows.conftest import MICRO
 
 
@@ -64,6 +64,10 @@ def test_the_store_knows_the_run(report, home):
     stages = {stage.name: stage for stage in run_overview(engine, report.run_id).stages}
     assert stages["zero"].state == "finished"
     assert stages["zero"].last_step == stages["zero"].total_steps == 3
+    asked = repeated_questions(engine, report.run_id, "zero")
+    assert [question.times for question in asked] == [3, 3], "held-out ones, at every step"
+    answers = answers_by_step(engine, report.run_id, "zero", asked[0].problem)
+    assert [(one.step, one.samples) for one in answers] == [(1, 2), (2, 2), (3, 2)]
 
 
 def test_the_table_has_every_checkpoint(report):
@@ -173,6 +177,9 @@ def test_a_killed_run_resumes_to_the_same_digests(report, tmp_path):
     for stage in ("zero", "cold-start", "dev1"):
         assert resumed["digests"][stage] == report.digests[stage]
     assert resumed["outcomes"]["zero"] == "reused"
+    engine = open_engine_to_read(store_url({"R1_HOME": str(tmp_path)}))
+    asked = repeated_questions(engine, resumed["run_id"], "zero")
+    assert [question.times for question in asked] == [3, 3]
 
 
 def test_run_ids_follow_recipe_and_seed(micro):

@@ -18,7 +18,7 @@ from services.tasks.sources import rl_schedule, training_problems
 from services.training.grpo import LeanGRPOTrainer, train_rl
 from services.training.guards import Finding
 from services.training.job import RLJob
-from services.types import Completion, Metrics, Problem, Rollout, Score, Verdict
+from services.types import Completion, EvaluationSample, Metrics, Problem, Rollout, Score, Verdict
 
 SMALL = Shape(layers=2, width=16, heads=2, intermediate=32)
 RL_SMALL = RL(
@@ -39,15 +39,22 @@ class Recorder:
     def __init__(self) -> None:
         self.steps: list[Metrics] = []
         self.rollouts: list[Rollout] = []
+        self.held_out: list[list[EvaluationSample]] = []
         self.started_after: list[int] = []
         self.alarms: list[tuple[int, Finding]] = []
 
     def resumed(self, step: int) -> None:
         self.started_after.append(step)
 
-    def step(self, metrics: Metrics, rollouts: Sequence[Rollout]) -> None:
+    def step(
+        self,
+        metrics: Metrics,
+        rollouts: Sequence[Rollout],
+        held_out: Sequence[EvaluationSample] = (),
+    ) -> None:
         self.steps.append(metrics)
         self.rollouts += rollouts
+        self.held_out.append(list(held_out))
 
     def alarm(self, step: int, finding: Finding) -> None:
         self.alarms.append((step, finding))
@@ -64,10 +71,15 @@ class CrashingRecorder(Recorder):
         super().__init__()
         self.at = at
 
-    def step(self, metrics: Metrics, rollouts: Sequence[Rollout]) -> None:
+    def step(
+        self,
+        metrics: Metrics,
+        rollouts: Sequence[Rollout],
+        held_out: Sequence[EvaluationSample] = (),
+    ) -> None:
         if metrics.step == self.at:
             raise Crash
-        super().step(metrics, rollouts)
+        super().step(metrics, rollouts, held_out)
 
 
 class ScoreByLength:

@@ -3,8 +3,8 @@
 import pytest
 
 from services.errors import RewardError
-from services.evaluation import majority_is_right, summarise
-from services.metrics import Scored, batch_metrics
+from services.evaluation import summarise
+from services.metrics import Scored, batch_metrics, majority_is_right
 from services.types import Completion, Problem, Score, TraceFacts, Verdict
 
 

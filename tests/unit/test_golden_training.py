@@ -27,7 +27,7 @@ class Watcher:
     def resumed(self, step: int) -> None:
         assert step == 0
 
-    def step(self, metrics: Metrics, rollouts: list[Rollout]) -> None:
+    def step(self, metrics: Metrics, rollouts: list[Rollout], held_out: object) -> None:
         self.seen.append({name: round(metrics.values[name], 6) for name in WATCHED})
 
 

@@ -1,6 +1,7 @@
 """Guards: each rule provoked with made-up numbers, and what is done about it in a real run."""
 
 import math
+from statistics import fmean
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from services.errors import GuardError
 from services.training.checkpoints import latest_checkpoint, rollbacks, step_of
 from services.training.grpo import LeanGRPOTrainer, train_rl
 from services.training.guards import GuardWatch, strongest
+from services.types import Verdict
 from tests.unit.small_training import (
     RL_SMALL,
     Recorder,
@@ -231,12 +233,19 @@ def test_held_out_accuracy_touches_nothing_and_the_best_are_kept(policy, tmp_pat
     plain, measured = Recorder(), Recorder()
     train_rl(job(policy, tmp_path / "a"), ScoreByLength(), plain, WorkClock())
     settings = RL.model_validate(
-        RL_SMALL.model_dump() | {"eval_every": 1, "eval_problems": 4, "keep_best": 2}
+        RL_SMALL.model_dump()
+        | {"eval_every": 1, "eval_problems": 4, "eval_samples": 2, "keep_best": 2}
     )
     train_rl(job(policy, tmp_path / "b", settings), ScoreByLength(), measured, WorkClock())
     one, two = (load_file(tmp_path / x / "out" / "model.safetensors") for x in "ab")
     assert all(torch.equal(one[name], two[name]) for name in one)
     accuracy = {m.step: m.values["held_out/accuracy"] for m in measured.steps}
+    for metrics, samples in zip(measured.steps, measured.held_out, strict=True):
+        assert [sample.sample for sample in samples] == [0, 1] * (len(samples) // 2)
+        right = [sample.score.verdict is Verdict.CORRECT for sample in samples]
+        assert metrics.values["held_out/accuracy"] == fmean(right)
+        assert 0 <= metrics.values["held_out/cons@2"] <= 1
+    assert plain.held_out == [[]] * len(plain.steps)
     wanted = sorted(accuracy, key=lambda step: (-accuracy[step], step))[:2]
     kept = {int(p.name.removeprefix("step-")) for p in (tmp_path / "b/out/best").iterdir()}
     assert kept == set(wanted)

@@ -33,7 +33,16 @@ from services.launch.supervise import refuse, run_launched
 from services.recipes import bundled_recipes, load_recipe
 from services.training.guards import Finding
 from services.training.sft import SFTJob, SFTRow, train_sft
-from services.types import Completion, Metrics, Problem, Rollout, Score, TraceFacts, Verdict
+from services.types import (
+    Completion,
+    EvaluationSample,
+    Metrics,
+    Problem,
+    Rollout,
+    Score,
+    TraceFacts,
+    Verdict,
+)
 from tests.unit.small_training import Recorder, job, write_policy
 
 TWO = Engine(threads=2, device="cpu", processes=2)
@@ -81,7 +90,8 @@ def test_records_come_back_as_they_were_told(tmp_path):
     writer = RecordWriter(path)
     finding = Finding("non_finite", "pause", "the loss is not finite", float("inf"), 0.0)
     writer.resumed(4)
-    writer.step(Metrics(5, {"loss": 0.1, "kl": float("nan")}), [ROLLOUT])
+    sample = EvaluationSample(ROLLOUT.problem, 3, ROLLOUT.completion, ROLLOUT.score, ROLLOUT.facts)
+    writer.step(Metrics(5, {"loss": 0.1, "kl": float("nan")}), [ROLLOUT], [sample])
     writer.alarm(5, finding)
     writer.worked({"sampling": 2.0})
     seen, clock = Recorder(), WorkClock()
@@ -89,6 +99,7 @@ def test_records_come_back_as_they_were_told(tmp_path):
         retell(record, seen, clock.add)
     assert seen.started_after == [4]
     assert seen.rollouts == [ROLLOUT]
+    assert seen.held_out == [[sample]]
     assert seen.steps[0].values["loss"] == 0.1
     assert seen.steps[0].values["kl"] != seen.steps[0].values["kl"]
     assert seen.alarms == [(5, finding)]

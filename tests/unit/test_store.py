@@ -11,6 +11,7 @@ from services.store.schema import (
     Base,
     CuratedRows,
     EvaluationSamples,
+    HeldOutSamples,
     Problems,
     Rollouts,
     RolloutTexts,
@@ -155,6 +156,26 @@ def test_a_resumed_stage_forgets_later_steps(store: Store, url: str) -> None:
     assert views.run_overview(views.open_views(url), RUN).stages[0].last_step == 3
     store.truncate_steps(RUN, "zero", after_step=99)
     assert views.run_overview(views.open_views(url), RUN).stages[0].last_step == 3
+
+
+def test_held_out_answers_go_with_their_step(store: Store, url: str) -> None:
+    for step in range(1, 6):
+        row = rollout(0, f"held out, step {step}")
+        sample = EvaluationSample(row.problem, 0, row.completion, row.score, row.facts)
+        asked = [sample, sample] if step % 2 else []
+        store.write_step(RUN, "zero", Metrics(step, {"accuracy": 0.1}), [rollout(0)], asked)
+    store.write_step(RUN, "zero", Metrics(1, {"accuracy": 0.9}), [], [sample])
+    assert count(url, HeldOutSamples) == 1 + 2 + 2
+    store.truncate_steps(RUN, "zero", after_step=4)
+    assert count(url, HeldOutSamples) == 1 + 2
+    (question,) = views.repeated_questions(views.open_views(url), RUN, "zero")
+    assert question.times == 2, "steps 1 and 3; the rollouts ask at more of them"
+    ask = (views.open_views(url), RUN, "zero", question.problem)
+    assert [answers.step for answers in views.answers_by_step(*ask)] == [1, 3]
+    third = views.answer_at_step(*ask, 3, 1)
+    assert third is not None
+    assert third.text == "held out, step 3"
+    assert views.answer_at_step(*ask, 3, 2) is None
 
 
 def test_problems_are_stored_once(store: Store, url: str) -> None:
