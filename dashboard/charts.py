@@ -108,6 +108,7 @@ def curve_table(
         ("line", "stage", "place", "step", "metric", "series", "value", "smooth", "low", "high")
     }  # fmt: skip
     wanted = set(figure.metrics)
+    width = 1 if figure.seldom else smoothing
     for line, points in lines.items():
         curves: dict[tuple[str, str], list[CurvePoint]] = {}
         for point in points:
@@ -123,9 +124,9 @@ def curve_table(
             table["metric"] += [name] * len(curve)
             table["series"] += [figure.series.get(name)] * len(curve)
             table["value"] += values
-            table["smooth"] += running_mean(values, smoothing)
-            table["low"] += running_mean([point.low for point in curve], smoothing)
-            table["high"] += running_mean([point.high for point in curve], smoothing)
+            table["smooth"] += running_mean(values, width)
+            table["low"] += running_mean([point.low for point in curve], width)
+            table["high"] += running_mean([point.high for point in curve], width)
     return table
 
 

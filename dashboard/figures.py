@@ -20,6 +20,8 @@ class Figure(NamedTuple):
     """Metric of ``series`` to the metrics between which a band is filled."""
     share: bool = False
     """Whether values lie in 0…1."""
+    seldom: bool = False
+    """Whether it is measured at few steps; it is shown as measured then, not smoothed."""
 
     def of(self, there: Iterable[str]) -> "Figure":
         """The same for the metrics there are: names that end in ``*`` are written out."""
@@ -57,13 +59,14 @@ ACCURACY: Final = Figure(
 HELD_OUT: Final = Figure(
     "Held-out accuracy",
     "share of right answers",
-    {"held_out/accuracy": "pass@1, while training", "held_out/cons@*": "cons@{}, while training"},
+    {"held_out/accuracy": "pass@1, while training", "held_out/cons": "cons@k, while training"},
     "On questions that no stage trains on. Lines: measured while a stage trains, on other ones of "
     "them. Dots: the "
     "evaluation of the model a stage made, under the protocol of the stage table: pass@1, the mean "
     "share of right answers, and cons@k, whether the most frequent of k answers is right. Dashed: "
     "the base model, the other models of this run, and a line of your own",
     share=True,
+    seldom=True,
 )
 LEARNING: Final = (
     REWARD,

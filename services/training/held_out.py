@@ -42,7 +42,7 @@ class HeldOut:
         """What the policy makes of the held-out problems after ``step`` optimizer steps.
 
         Returns:
-            Mean correctness and length and, of several answers to each problem, cons@k; and the
+            Mean correctness and length and, of k > 1 answers to each problem, cons@k; and the
             answers themselves, problem by problem.
         """
         with self.clock.measure("evaluating"):
@@ -53,9 +53,9 @@ class HeldOut:
             "held_out/accuracy": fmean(row.correct for row in rows),
             "held_out/length": fmean(len(row.completion.token_ids) for row in rows),
         }
-        k, form = self.job.settings.eval_samples, self.job.prompting.form
-        if k > 1:
-            values[f"held_out/cons@{k}"] = fmean(majority_is_right(g, form) for g in groups)
+        form = self.job.prompting.form
+        if self.job.settings.eval_samples > 1:
+            values["held_out/cons"] = fmean(majority_is_right(g, form) for g in groups)
         return values, [
             EvaluationSample(row.problem, sample, row.completion, row.score, row.facts)
             for group in groups

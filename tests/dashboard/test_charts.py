@@ -66,6 +66,14 @@ def test_points_are_placed_and_smoothed_within_their_stage() -> None:
     assert table["smooth"] == [1.5, 3.0, 4.0, 0.0, 2.0, 4.0]
 
 
+def test_what_is_measured_seldom_is_shown_as_measured() -> None:
+    figure = FIGURE._replace(seldom=True)
+    points = [CurvePoint("zero", "mean", step, value) for step, value in ((15, 0.4), (30, 0.9))]
+    axis = charts.spans([stage("zero", last_step=30)])
+    table = charts.curve_table(figure, {"run": points}, axis, smoothing=5)
+    assert table["smooth"] == table["value"] == [0.4, 0.9]
+
+
 @given(st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6)), max_size=40), st.integers(1, 12))
 def test_the_running_mean_is_that_of_the_values_around(
     values: list[float | None], width: int

@@ -244,7 +244,7 @@ def test_held_out_accuracy_touches_nothing_and_the_best_are_kept(policy, tmp_pat
         assert [sample.sample for sample in samples] == [0, 1] * (len(samples) // 2)
         right = [sample.score.verdict is Verdict.CORRECT for sample in samples]
         assert metrics.values["held_out/accuracy"] == fmean(right)
-        assert 0 <= metrics.values["held_out/cons@2"] <= 1
+        assert 0 <= metrics.values["held_out/cons"] <= 1
     assert plain.held_out == [[]] * len(plain.steps)
     wanted = sorted(accuracy, key=lambda step: (-accuracy[step], step))[:2]
     kept = {int(p.name.removeprefix("step-")) for p in (tmp_path / "b/out/best").iterdir()}
