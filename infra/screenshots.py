@@ -10,6 +10,8 @@ from pathlib import Path
 from dashboard.contents import PAGES
 from infra.browser import EXCEPTIONS, ROOT, Look, running_browser, running_dashboard
 
+QUERIES = {"emergence": "asked=in+training%2C+by+step"}
+"""What is shown of a page where nothing else is asked for."""
 LOOKS = (Look("light", 1280, "light"), Look("dark", 1280, "dark"), Look("phone", 390, "light"))
 
 
@@ -28,7 +30,8 @@ def main() -> None:
         browser.open(dashboard)  # the first page that a server shows teaches it the menu
         for look in LOOKS:
             for page in pages:
-                browser.open(f"{dashboard}{page.path}?{options.query}", look)
+                query = options.query or QUERIES.get(page.name, "")
+                browser.open(f"{dashboard}{page.path}?{query}", look)
                 picture = browser.whole_page(look)
                 (output / f"{page.name}-{look.name}.png").write_bytes(picture)
                 complaints += [f"{page.name}, {look.name}: {error}" for error in browser.errors()]
