@@ -59,7 +59,7 @@ ACCURACY: Final = Figure(
 HELD_OUT: Final = Figure(
     "Held-out accuracy",
     "share of right answers",
-    {"held_out/accuracy": "pass@1, while training", "held_out/cons": "cons@k, while training"},
+    {"held_out/accuracy": "pass@1 so far", "held_out/cons": "cons@k so far"},
     "On questions that no stage trains on. Lines: measured while a stage trains, on other ones of "
     "them. Dots: the "
     "evaluation of the model a stage made, under the protocol of the stage table: pass@1, the mean "
