@@ -14,23 +14,25 @@ from typing import Any, Final, NamedTuple
 from dashboard.figures import Figure
 from services.views import CurvePoint, Stage
 
+Columns = dict[str, list[Any]]
+"""A table: name of a column to its values, all equally many."""
+Spec = dict[str, Any]
+
 PALETTE: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C")
 KEPT_COLOUR, DROPPED_COLOUR = PALETTE[2], PALETTE[5]
 INK: Final = "#8C8C8C"
 """For rules and words that must show on any ground."""
 HEIGHT: Final = 270
 LEGEND_HEIGHT: Final = 45
-LEGEND: Final = {
-    "title": None, "orient": "bottom", "columns": 4, "symbolOpacity": 1, "labelLimit": 260
+LEGEND_ROW: Final = 20
+"""Pixels that each row of a legend takes after its first."""
+LEGEND: Final[Spec] = {
+    "title": None, "orient": "bottom", "columns": 3, "symbolOpacity": 1, "labelLimit": 260
 }  # fmt: skip
 DASHES: Final = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 1], [1, 3])
 CROWDED: Final = 0.2
 """Share of the axis below which the name of a stage does not fit on a phone."""
 STEPS_AXIS: Final = "optimizer steps, stages in a row"
-
-Columns = dict[str, list[Any]]
-"""A table: name of a column to its values, all equally many."""
-Spec = dict[str, Any]
 
 
 class Drawn(NamedTuple):
@@ -187,8 +189,10 @@ def curves(
         layers.append(_line(point, {**height, "field": "value"}, 1, 0.3))
     layers.append(_line(point, {**height, "field": "smooth"}, 2.5, 1))
     layers.append(_spots(point, height, figure))
-    rows = HEIGHT + (0 if by == "stage" else LEGEND_HEIGHT)
-    return Drawn({"layer": layers, "height": rows}, data, table)
+    legend = 0 if by == "stage" else -(-len(words) // LEGEND["columns"])
+    legend += ("strokeDash" in point) + ("dots" in data)
+    height_of_all = HEIGHT + (LEGEND_HEIGHT + LEGEND_ROW * (legend - 1) if legend else 0)
+    return Drawn({"layer": layers, "height": height_of_all}, data, table)
 
 
 def _series_only(table: Columns) -> Columns:

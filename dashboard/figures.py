@@ -61,10 +61,9 @@ HELD_OUT: Final = Figure(
     "share of right answers",
     {"held_out/accuracy": "pass@1 so far", "held_out/cons": "cons@k so far"},
     "On questions that no stage trains on. Lines: measured while a stage trains, on other ones of "
-    "them. Dots: the "
-    "evaluation of the model a stage made, under the protocol of the stage table: pass@1, the mean "
-    "share of right answers, and cons@k, whether the most frequent of k answers is right. Dashed: "
-    "the base model, the other models of this run, and a line of your own",
+    "them. Dots: the evaluation of the model a stage made, under the protocol of the stage table: "
+    "pass@1, the mean share of right answers, and cons@k, whether the most frequent of k answers "
+    "is right. Dashed: the base model, the other models of this run, and a line of your own",
     share=True,
     seldom=True,
 )
@@ -201,7 +200,7 @@ EMERGENCE: Final = (
     Figure(
         "Length of right and of wrong answers",
         "tokens per completion",
-        {"length/right": "right (band: p10–p90)", "length/wrong": "wrong (band: p10–p90)"},
+        {"length/right": "right (p10–p90)", "length/wrong": "wrong (p10–p90)"},
         "The same for completions with a right and with a wrong answer apart; longer wrong answers "
         "are often searches that did not end",
         bands={

@@ -17,6 +17,9 @@ from dashboard.charts import Columns, Drawn
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
 
+STACKED: Final = {"legend": {"layout": {"bottom": {"direction": "vertical", "anchor": "start"}}}}
+"""Several legends below each other: beside each other they leave a phone's screen. Vega's own
+setting, which Vega-Lite hands on."""
 READABLE_GRAPHS: Final = (
     "<style>[data-testid=stGraphVizChart] {overflow-x: auto}"
     "[data-testid=stGraphVizChart] svg {min-width: 50rem}</style>"
@@ -45,7 +48,7 @@ def draw(
     datasets = {key: pyarrow.table(columns) for key, columns in drawn.data.items()}
     key = f"chart/{name}"
     st.vega_lite_chart(
-        spec={**drawn.spec, "datasets": datasets},
+        spec={**drawn.spec, "config": STACKED, "datasets": datasets},
         width="stretch",
         alt=f"{title}: {definition}",
         key=key,
