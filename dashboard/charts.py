@@ -9,6 +9,7 @@ on light and dark grounds; series are told apart by dashes where colour stands f
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any, Final, NamedTuple
 
 from dashboard.figures import Figure
@@ -138,16 +139,13 @@ def running_mean(values: Sequence[float | None], width: int) -> list[float | Non
     >>> running_mean([1.0, None, 3.0, 8.0], 3)
     [1.0, 2.0, 5.5, 5.5]
     """
-    sums, counts = [0.0], [0]
-    for value in values:
-        sums.append(sums[-1] + (value or 0.0))
-        counts.append(counts[-1] + (value is not None))
     before, after = width // 2, (width - 1) // 2
     means: list[float | None] = []
     for place in range(len(values)):
         first, last = max(0, place - before), min(len(values), place + after + 1)
-        count = counts[last] - counts[first]
-        means.append((sums[last] - sums[first]) / count if count else None)
+        # Window by window: differences of running sums would draw their rounding as a curve.
+        there = [value for value in values[first:last] if value is not None]
+        means.append(fmean(there) if there else None)
     return means
 
 

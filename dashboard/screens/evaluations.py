@@ -16,6 +16,8 @@ from services.views.comparisons import Answer, Estimate, Measured, PairedProblem
 
 PAGE_SIZE: Final = 10
 ANSWERS_SHOWN: Final = 2
+LONGEST_ID: Final = 10
+# Digits of the number of a problem; what is longer is none, and too much for a database.
 MEASURES: Final = {
     "cons@": ("%.2f", "Share of problems whose most frequent answer is right"),
     "pass@": ("%.2f", "Share of problems with at least one right answer among k"),
@@ -224,6 +226,9 @@ def _choose_models(
     first = names.index("r1") if "r1" in names else len(names) - 1
     left = columns[0].selectbox("Left", names, index=first, key="left", bind="query-params")
     runs = [other.id for other in frame.ask(run, views.list_runs, engine)]
+    if st.session_state.get("against") == st.session_state.get("against_before", ""):
+        st.session_state["against"] = run.id  # nobody chose another: it goes along
+    st.session_state["against_before"] = run.id
     against = columns[2].selectbox(
         "Right comes from run",
         runs,
@@ -270,7 +275,8 @@ def _pairs(run: Run, pairs: Sequence[PairedProblem], left: Measured, right: Meas
         height="content",
         on_select="rerun",
         selection_mode="single-row",
-        key=f"pairs/{left.id}/{right.id}",
+        # Of these rows: a choice is a place in the table, and would go on to the next page.
+        key=f"pairs/{left.id}/{right.id}/{[pair.id for pair in pairs]}",
         column_config={
             "left": share(left.model, min_value=0, max_value=1, format="%.2f", color="blue"),
             "right": share(right.model, min_value=0, max_value=1, format="%.2f", color="blue"),
@@ -300,7 +306,7 @@ def _one_problem(
 ) -> None:
     """What both models answered to the problem of the address, else to the first of the page."""
     asked = st.query_params.get("problem", "")
-    number = int(asked) if asked.isdecimal() else pairs[0].id
+    number = int(asked) if asked.isdecimal() and len(asked) < LONGEST_ID else pairs[0].id
     sides = [
         (model, frame.ask(run, comparisons.answer_count, engine, model.id, number))
         for model in (left, right)

@@ -1,4 +1,4 @@
-"""When something sets in: the first step at which a curve leaves its beginning for good.
+"""When something sets in: the first step at which a curve leaves its beginning and stays away.
 
 The rule, the same for every curve, because an eye finds an onset wherever it looks for one:
 

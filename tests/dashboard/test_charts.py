@@ -66,6 +66,11 @@ def test_points_are_placed_and_smoothed_within_their_stage() -> None:
     assert table["smooth"] == [1.5, 3.0, 4.0, 0.0, 2.0, 4.0]
 
 
+def test_a_constant_stays_constant_beside_any_neighbour() -> None:
+    assert set(charts.running_mean([1e-4] * 75, 5)) == {1e-4}
+    assert charts.running_mean([1e16, 1.0, 1.0, 1.0], 2)[2:] == [1.0, 1.0]
+
+
 def test_what_is_measured_seldom_is_shown_as_measured() -> None:
     figure = FIGURE._replace(seldom=True)
     points = [CurvePoint("zero", "mean", step, value) for step, value in ((15, 0.4), (30, 0.9))]

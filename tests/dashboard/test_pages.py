@@ -301,6 +301,30 @@ def test_stages_of_another_run_give_way_to_those_there_are(
     assert "Choose a stage." not in said(page)
 
 
+@pytest.mark.parametrize("number", ["99999999999999999999999", "0", "-1", "abc"])
+def test_a_number_that_no_problem_has_is_no_failure(
+    number: str, full: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = page_of("evaluations", full, monkeypatch, problem=number)
+    assert not page.error
+
+
+def test_the_other_side_goes_along_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    store = open_store(url)
+    for number in range(3):
+        seed.write_run(store, f"run-{number}", steps=1, seed=number)
+    page = page_of("evaluations", url, monkeypatch, run="run-0")
+    page.selectbox(key="run").set_value("run-2").run()
+    assert page.selectbox(key="against").value == "run-2"
+    page.selectbox(key="against").set_value("run-1").run()
+    page.selectbox(key="run").set_value("run-0").run()
+    assert page.selectbox(key="against").value == "run-1", "somebody chose it"
+    assert not page.exception
+
+
 def test_samples_can_be_paged(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = page_of("samples", full, monkeypatch)
     second = page_of("samples", full, monkeypatch, page="2")
