@@ -104,6 +104,14 @@ def forget() -> None:
     _settled.clear()
 
 
+def first_page_of(asked: object, key: str = "page") -> None:
+    """Before a pager is drawn: another question than before begins at its first page."""
+    before = st.session_state.get(f"asked/{key}")
+    if before is not None and before != asked:
+        st.session_state[key] = 1
+    st.session_state[f"asked/{key}"] = asked
+
+
 def keep_within(key: str, most: int, otherwise: int | None = 1) -> None:
     """Before its widget is drawn: a number beyond what there is by now is put back.
 

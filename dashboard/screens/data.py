@@ -107,6 +107,7 @@ def _rows(engine: Engine, run: Run, stage: Stage) -> None:
         return
     listing = st.container()
     pages = -(-found // PAGE_SIZE)
+    frame.first_page_of((run.id, stage.name, wanted))
     frame.keep_within("page", pages)
     number = st.pagination(pages, key="page", bind="query-params")
     rows = frame.ask(

@@ -197,6 +197,7 @@ def _compare(engine: Engine, run: Run, models: Sequence[Measured]) -> None:
             "Level", 1, 99, None, key="level", bind="query-params", placeholder="any"
         )
         language = panels.question_language()
+        frame.first_page_of((left.id, right.id, order, level, language))
         number = st.number_input("Page", 1, key="page", bind="query-params")
     pairs = frame.ask(
         run,
@@ -320,6 +321,7 @@ def _one_problem(
         panels.heading("One problem", "Completions of both evaluations, in their order.")
         st.text(visible(f"{problem.question}\nReference: {problem.gold}"))
         pages = -(-most // ANSWERS_SHOWN)
+        frame.first_page_of((left.id, right.id, number), "answers")
         frame.keep_within("answers", pages)
         place = st.pagination(pages, key="answers", bind="query-params")
         for column, (model, count) in zip(st.columns(2), sides, strict=True):

@@ -33,7 +33,9 @@ def page(engine: Engine) -> None:
     actor = people.here()
     by_name = {model.name: model for model in models}
     with st.container(horizontal=True):
-        name = st.selectbox("Model", by_name, key="model", bind="query-params", width=300)
+        name = st.selectbox(
+            "Model", by_name, key="model", bind="query-params", width=300, on_change=_newest
+        )
     model = by_name[name or models[0].name]
     history = catalog.history(model.name)
     _figures(model, history)
@@ -45,6 +47,12 @@ def page(engine: Engine) -> None:
     _version(engine, catalog, version, model)
     _history(history)
     _exports(engine, version)
+
+
+def _newest() -> None:
+    """Of another model: a version's number means nothing there."""
+    st.query_params.pop("version", None)
+    st.session_state["page"] = 1
 
 
 def _figures(model: RegisteredModel, history: Sequence[Promotion]) -> None:

@@ -122,7 +122,7 @@ def _question() -> Question:
             "Language", ["en", "zh"], key="language", bind="query-params", width=110
         )
         if st.button("Draw a puzzle", key="draw", icon=":material/casino:"):
-            turn = st.session_state.get("puzzles", 0)
+            turn = st.session_state.get("puzzles", 1)  # the first look has number 0
             st.session_state["puzzles"] = turn + 1
             drawn = puzzle(level, language, turn)
             st.session_state["question"] = drawn.text

@@ -125,6 +125,7 @@ def _choose_more(wanted: CompletionFilter) -> CompletionFilter:
     """The rarer filters, folded away unless one is set."""
     keys = ("part_from", "part_below", "tokens_from", "tokens_to", "problem", "group")
     any_set = any(st.session_state.get(key) or st.query_params.get(key) for key in keys)
+    any_set = any_set or st.session_state.get("part", "total") != "total"
     with st.expander("Reward part, length, problem, group", expanded=any_set):
         columns = st.columns(7)
         part = columns[0].selectbox(
@@ -210,6 +211,7 @@ def _listing(
     pages = -(-count // PAGE_SIZE)
     left, middle, right = st.columns([2, 3, 1], vertical_alignment="center")
     with middle:
+        frame.first_page_of((run.id, stage.name, wanted, order))
         frame.keep_within("page", pages)
         number = st.pagination(pages, key="page", bind="query-params")
     start = (number - 1) * PAGE_SIZE

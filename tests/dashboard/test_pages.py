@@ -325,6 +325,15 @@ def test_the_other_side_goes_along_with_the_run(
     assert not page.exception
 
 
+def test_another_question_begins_at_its_first_page(
+    full: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = page_of("samples", full, monkeypatch, page="3")
+    assert "96, here 21 to 30" in said(page)
+    page.selectbox(key="order").set_value("longest").run()
+    assert "96, here 1 to 10" in said(page)
+
+
 def test_samples_can_be_paged(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = page_of("samples", full, monkeypatch)
     second = page_of("samples", full, monkeypatch, page="2")
