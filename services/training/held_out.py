@@ -13,11 +13,10 @@ from services.clock import WorkClock
 from services.metrics import Scored, majority_is_right
 from services.sampling import Sampler, SampleRequest, SamplingSettings
 from services.sampling.random_streams import stream_seed
-from services.traces import facts_of
 from services.training.job import RLJob, ScoreFunction
 from services.training.processes import Processes
-from services.training.rollouts import token_limit
-from services.types import Completion, EvaluationSample, Problem, Score
+from services.training.rollouts import token_limit, with_facts
+from services.types import EvaluationSample, Problem
 
 
 class HeldOut:
@@ -66,7 +65,7 @@ class HeldOut:
         """Place among all problems and scored answers, of the problems of this process."""
         if not self._mine:
             return []
-        rl = self.job.settings
+        rl, form = self.job.settings, self.job.prompting.form
         problems: Sequence[Problem] = [problem for _, problem in self._mine]
         groups = self.sampler.sample(
             [
@@ -81,16 +80,6 @@ class HeldOut:
         )
         scores = self.score(problems, groups)
         return [
-            (place, [self._scored(problem, *one) for one in zip(group, marks, strict=True)])
+            (place, [with_facts(problem, *one, form) for one in zip(group, marks, strict=True)])
             for (place, problem), group, marks in zip(self._mine, groups, scores, strict=True)
         ]
-
-    def _scored(self, problem: Problem, completion: Completion, score: Score) -> Scored:
-        facts = facts_of(
-            problem,
-            completion.text,
-            score.verdict,
-            truncated=completion.truncated,
-            form=self.job.prompting.form,
-        )
-        return Scored(problem, completion, score, facts)

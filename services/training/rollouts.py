@@ -13,13 +13,14 @@ import torch
 from services.clock import WorkClock
 from services.config import RL
 from services.metrics import Scored, batch_metrics
+from services.prompts import Format
 from services.sampling import Sampler, SampleRequest, SamplingSettings
 from services.sampling.random_streams import stream_seed
 from services.traces import facts_of
 from services.training.advantages import group_advantages
 from services.training.job import RLJob, ScoreFunction
 from services.training.processes import Processes
-from services.types import Completion, Problem, Rollout, Score, TraceFacts
+from services.types import Completion, Problem, Rollout, Score
 
 
 class Made(NamedTuple):
@@ -31,6 +32,14 @@ class Made(NamedTuple):
     """Rows of all processes."""
     values: dict[str, float]
     """Metrics over them."""
+
+
+def with_facts(problem: Problem, completion: Completion, score: Score, form: Format) -> Scored:
+    """A scored completion with what can be counted in its trace."""
+    facts = facts_of(
+        problem, completion.text, score.verdict, truncated=completion.truncated, form=form
+    )
+    return Scored(problem, completion, score, facts)
 
 
 class RolloutMaker:
@@ -97,20 +106,11 @@ class RolloutMaker:
             scores = self.score(problems, groups, max_tokens=limit)
             return [
                 [
-                    Scored(problem, completion, score, self._facts(problem, completion, score))
+                    with_facts(problem, completion, score, self.job.prompting.form)
                     for completion, score in zip(group, marks, strict=True)
                 ]
                 for problem, group, marks in zip(problems, groups, scores, strict=True)
             ]
-
-    def _facts(self, problem: Problem, completion: Completion, score: Score) -> TraceFacts:
-        return facts_of(
-            problem,
-            completion.text,
-            score.verdict,
-            truncated=completion.truncated,
-            form=self.job.prompting.form,
-        )
 
     def _choose(
         self, groups: list[list[Scored]], places: range, step: int, stream: str, limit: int
