@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any, Final, NamedTuple
 
 from dashboard.figures import Figure
+from dashboard.name_places import CORNERS, name_places
 from services.views import CurvePoint, Stage
 
 Columns = dict[str, list[Any]]
@@ -28,11 +29,16 @@ LEGEND_HEIGHT: Final = 45
 LEGEND_ROW: Final = 20
 """Pixels that each row of a legend takes after its first."""
 LEGEND: Final[Spec] = {
-    "title": None, "orient": "bottom", "columns": 3, "symbolOpacity": 1, "labelLimit": 260
+    "title": None, "orient": "bottom", "symbolOpacity": 1, "labelLimit": 260,
+    "columns": {"expr": "width < 420 ? 2 : 3"},
 }  # fmt: skip
+LEGEND_COLUMNS: Final = 3
+"""Of a legend that is not on a phone."""
 DASHES: Final = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 1], [1, 3])
 CROWDED: Final = 0.2
 """Share of the axis below which the name of a stage does not fit on a phone."""
+LAST: Final = 0.35
+"""The same for the last stage, beside which there is no room at all."""
 STEPS_AXIS: Final = "optimizer steps, stages in a row"
 
 
@@ -64,6 +70,8 @@ class Mark(NamedTuple):
     label: str
     value: float | None = None
     """None for a rule from top to bottom."""
+    lasting: bool = True
+    """Whether it was still so at the end."""
 
 
 class Level(NamedTuple):
@@ -179,6 +187,8 @@ def curves(
             "scale": {"domain": dashes, "range": list(DASHES[: len(dashes)])},
         }  # fmt: skip
     height: Spec = {"title": figure.axis, "type": "quantitative"}
+    if figure.tiny:
+        height["axis"] = {"labelExpr": "datum.value == 0 ? '0' : format(datum.value, '~e')"}
     height["scale"] = {"domain": [0, 1]} if figure.share else {"zero": False}
     layers, data = _bands(figure, table, point, several=several)
     data |= {"points": shown}
@@ -187,7 +197,7 @@ def curves(
         layers.append(_line(point, {**height, "field": "value"}, 1, 0.3))
     layers.append(_line(point, {**height, "field": "smooth"}, 2.5, 1))
     layers.append(_spots(point, height, figure))
-    legend = 0 if by == "stage" else -(-len(words) // LEGEND["columns"])
+    legend = 0 if by == "stage" else -(-len(words) // LEGEND_COLUMNS)
     legend += ("strokeDash" in point) + ("dots" in data)
     height_of_all = HEIGHT + (LEGEND_HEIGHT + LEGEND_ROW * (legend - 1) if legend else 0)
     return Drawn({"layer": layers, "height": height_of_all}, data, table)
@@ -287,6 +297,7 @@ def borders(axis: Sequence[Span], data: dict[str, Columns]) -> list[Spec]:
         "start": [span.start for span in axis],
         "label": [span.label for span in axis],
         "row": [place % 2 if crowded else 0 for place in range(len(axis))],
+        "last": [span.start > (1 - LAST) * whole for span in axis],
     }
     place = {"field": "start", "type": "quantitative"}
     rule = {
@@ -295,43 +306,62 @@ def borders(axis: Sequence[Span], data: dict[str, Columns]) -> list[Spec]:
         "mark": {"type": "rule", "color": INK, "strokeDash": [3, 3]},
         "encoding": {"x": place},
     }
-    return [rule, *(_names(place, row) for row in range(1 + crowded))]
+    names = [_names(place, row) for row in range(1 + crowded)]
+    if any(data["stages"]["last"]):
+        names.append(_names(None, data["stages"]["row"][-1]))
+    return [rule, *names]
 
 
-def _names(place: Spec, row: int) -> Spec:
+def _names(place: Spec | None, row: int) -> Spec:
+    """Names of the stages of one row, where they begin; or of the last one, where it ends."""
     mark = {"type": "text", "align": "left", "dx": 4, "color": INK, "fontSize": 11}
+    if place is None:
+        mark |= {"align": "right", "dx": 0}
     return {
         "data": {"name": "stages"},
-        "transform": [{"filter": f"datum.row == {row}"}],
+        "transform": [{"filter": f"datum.row == {row} && {'!' if place else ''}datum.last"}],
         "mark": {**mark, "dy": -8 - 13 * row},
-        "encoding": {"x": place, "y": {"value": 0}, "text": {"field": "label"}},
-    }
+        "encoding": {
+            "x": place or {"value": "width"}, "y": {"value": 0}, "text": {"field": "label"}
+        },
+    }  # fmt: skip
 
 
 def _levels(levels: Sequence[Level], data: dict[str, Columns]) -> list[Spec]:
-    """Rules to compare with, each under its name."""
+    """Rules to compare with, each beside its name."""
     if not levels:
         return []
     data["levels"] = {"label": [x.label for x in levels], "level": [x.value for x in levels]}
+    corners = name_places(data["levels"]["level"])
+    data["level names"] = {
+        **data["levels"],
+        "corner": [CORNERS.index(corner) for corner in corners],
+    }
     height = {"field": "level", "type": "quantitative"}
     tooltip = [{"field": "label", "type": "nominal"}, {**height, "format": ".3f"}]
-    return [
+    rule = {
+        "data": {"name": "levels"},
+        "mark": {"type": "rule", "color": INK, "strokeDash": [6, 4]},
+        "encoding": {"y": height, "tooltip": tooltip},
+    }
+    names = [
         {
-            "data": {"name": "levels"},
-            "mark": {"type": "rule", "color": INK, "strokeDash": [6, 4]},
-            "encoding": {"y": height, "tooltip": tooltip},
-        },
-        {
-            "data": {"name": "levels"},
+            "data": {"name": "level names"},
+            "transform": [{"filter": f"datum.corner == {number}"}],
             "mark": {
-                "type": "text", "align": "right", "baseline": "bottom", "dy": -2, "fontSize": 10,
+                "type": "text", "align": side, "baseline": "bottom" if above else "top",
+                "dy": -2 if above else 3, "dx": 2 if side == "left" else 0, "fontSize": 10,
                 "color": INK,
             },
             "encoding": {
-                "x": {"value": "width"}, "y": height, "text": {"field": "label", "type": "nominal"}
+                "x": {"value": "width" if side == "right" else 0}, "y": height,
+                "text": {"field": "label", "type": "nominal"},
             },
-        },
+        }
+        for number, (side, above) in enumerate(CORNERS)
+        if (side, above) in corners
     ]  # fmt: skip
+    return [rule, *names]
 
 
 def _marks(marks: Sequence[Mark], data: dict[str, Columns], height: Spec) -> list[Spec]:
@@ -344,6 +374,7 @@ def _marks(marks: Sequence[Mark], data: dict[str, Columns], height: Spec) -> lis
             data[name] = {
                 "at": [mark.place for mark in chosen], "label": [mark.label for mark in chosen],
                 "measured": [mark.value for mark in chosen],
+                "lasting": [mark.lasting for mark in chosen],
             }  # fmt: skip
     place = {"field": "at", "type": "quantitative"}
     said = [{"field": "label", "type": "nominal"}]
@@ -365,11 +396,13 @@ def _marks(marks: Sequence[Mark], data: dict[str, Columns], height: Spec) -> lis
             }
         )  # fmt: skip
     if rules:
+        whole = {"test": "datum.lasting", "value": [1, 0]}
+        lasting = {"condition": whole, "value": [3, 4]}
         layers.append(
             {
                 "data": {"name": "rules"},
                 "mark": {"type": "rule", "color": PALETTE[5], "strokeWidth": 2},
-                "encoding": {"x": place, "tooltip": said},
+                "encoding": {"x": place, "tooltip": said, "strokeDash": lasting},
             }
         )
     return layers

@@ -39,7 +39,10 @@ def words_over_steps(words: Sequence[str], counts: Columns, axis: Sequence[Span]
 
 def history(where: Sequence[str], columns: Columns) -> Drawn:
     """One question through training: share of right answers and length, from left to right."""
-    place = {"field": "where", "type": "nominal", "sort": list(where), "title": None}
+    place = {
+        "field": "where", "type": "nominal", "sort": list(where), "title": None,
+        "axis": {"labelAngle": -30},
+    }  # fmt: skip
     common: Spec = {"data": {"name": "answers"}}
     tooltip = [{"field": "where", "type": "nominal"}] + [
         {"field": name, "type": "quantitative", "format": ".3~g"}
@@ -59,10 +62,10 @@ def history(where: Sequence[str], columns: Columns) -> Drawn:
         "encoding": {
             "x": place, "tooltip": tooltip,
             "y": {
-                "field": "right", "type": "quantitative", "title": "share right (line)",
+                "field": "right", "type": "quantitative", "title": "right (line)",
                 "scale": {"domain": [0, 1]},
             },
         },
     }  # fmt: skip
-    spec = {"layer": [bars, line], "height": 180, "resolve": {"scale": {"y": "independent"}}}
+    spec = {"layer": [bars, line], "height": 220, "resolve": {"scale": {"y": "independent"}}}
     return Drawn(spec, {"answers": columns}, columns)

@@ -22,6 +22,8 @@ class Figure(NamedTuple):
     """Whether values lie in 0…1."""
     seldom: bool = False
     """Whether it is measured at few steps; it is shown as measured then, not smoothed."""
+    tiny: bool = False
+    """Whether values are so small that their axis is written with powers of ten."""
 
     def of(self, there: Iterable[str]) -> "Figure":
         """The same for the metrics there are: names that end in ``*`` are written out."""
@@ -122,6 +124,7 @@ POLICY: Final = (
         {"mismatch/kl": "KL (k3)", "mismatch/mean_abs": "mean distance"},
         "How far the log-probabilities of the sampler are from those the trainer computes for the "
         "same tokens; above a few hundredths, what is trained is not what was sampled",
+        tiny=True,
     ),
     Figure(
         "Loss",
@@ -135,6 +138,7 @@ POLICY: Final = (
         "per step",
         {"learning_rate": "learning rate"},
         "Step size of the optimizer after warm-up and decay",
+        tiny=True,
     ),
 )
 WORK: Final = (

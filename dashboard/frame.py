@@ -3,8 +3,7 @@
 ``show`` draws a page about one run, ``show_store`` one about all of them. Either is a function that
 gets the engine and draws; what fails in it is said in one line. ``live`` draws a part of a page
 again every few seconds while its run is at work, without the rest of the page. ``ask`` puts a
-question to ``services.views`` and remembers the answer for as long as it may be old. Filters are
-widgets with a key and ``bind="query-params"``: the address restores all of them.
+question to ``services.views`` and remembers the answer for as long as it may be old.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any, TypeVar, cast
 import streamlit as st
 from sqlalchemy import Engine
 
+from dashboard import address
 from services import views
 from services.errors import R1Error, StoreError
 from services.views import MissingStoreError, Run
@@ -41,11 +41,8 @@ def show(title: str, page: Page) -> None:
     heading.title(title, anchor=False)
     with failures_in_words():
         engine = open_store()
-        runs = views.list_runs(engine)
-        if not runs:
-            raise MissingStoreError("nothing has run yet", "Start a run with: r1 run")
         with choice:
-            run = _choose_run(runs)
+            run = _choose_run(engine)
         live(run, lambda: _say_state(engine, run))
         page(engine, run)
 
@@ -94,32 +91,14 @@ def ask(run: Run | None, query: Callable[..., T], engine: Engine, *args: Any, **
     """
     remember = _fresh if run is None or at_work(run) else _settled
     name = f"{query.__module__}.{query.__qualname__}"
-    address = engine.url.render_as_string(hide_password=True)
-    return cast(T, remember(name, address, query, engine, args, kwargs))
+    store = engine.url.render_as_string(hide_password=True)
+    return cast(T, remember(name, store, query, engine, args, kwargs))
 
 
 def forget() -> None:
     """Ask anew from here on: something was written."""
     _fresh.clear()
     _settled.clear()
-
-
-def first_page_of(asked: object, key: str = "page") -> None:
-    """Before a pager is drawn: another question than before begins at its first page."""
-    before = st.session_state.get(f"asked/{key}")
-    if before is not None and before != asked:
-        st.session_state[key] = 1
-    st.session_state[f"asked/{key}"] = asked
-
-
-def keep_within(key: str, most: int, otherwise: int | None = 1) -> None:
-    """Before its widget is drawn: a number beyond what there is by now is put back.
-
-    Streamlit would do the same, but leave it in the address.
-    """
-    value = st.session_state.get(key)
-    if value is not None and value > most:
-        st.session_state[key] = otherwise
 
 
 def duration(seconds: float) -> str:
@@ -147,7 +126,7 @@ def _engine(url: str) -> Engine:
 
 def _answer(
     name: str,
-    address: str,
+    store: str,
     _query: Callable[..., Any],
     _engine: Engine,
     args: tuple[Any, ...],
@@ -160,14 +139,14 @@ _fresh = st.cache_data(ttl=FRESH, max_entries=REMEMBERED, show_spinner=False)(_a
 _settled = st.cache_data(ttl=SETTLED, max_entries=REMEMBERED, show_spinner=False)(_answer)
 
 
-def _choose_run(runs: list[Run]) -> Run:
+def _choose_run(engine: Engine) -> Run:
     """The run of the address, else the newest; the address always names it."""
+    wanted = (st.session_state.get("run"), st.query_params.get("run"))
+    runs = views.list_runs(engine, also=[run for run in wanted if run])
+    if not runs:
+        raise MissingStoreError("nothing has run yet", "Start a run with: r1 run")
     by_id = {run.id: run for run in runs}
-    asked = st.session_state.get("run") or st.query_params.get("run")
-    st.session_state["run"] = asked if asked in by_id else runs[0].id
-    chosen: str = st.selectbox("Run", by_id, key="run", persist_state="session")
-    st.query_params["run"] = chosen
-    return by_id[chosen]
+    return by_id[address.named("Run", list(by_id), key="run", on_all_pages=True)]
 
 
 def _say_state(engine: Engine, shown: Run) -> None:

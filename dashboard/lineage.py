@@ -59,7 +59,7 @@ LINE: Final = "#8C8C8C"
 def lineage_dot(stages: Sequence[Stage]) -> str:
     """The graph in DOT."""
     recorded = {stage.name: stage for stage in stages}
-    edges = list(_edges(recorded))
+    edges = lineage_edges(stages)
     models = {source for source, _, _ in edges if source not in PLAN and source not in recorded}
     lines = [
         "digraph recipe {",
@@ -88,6 +88,11 @@ def _node(name: str, stage: Stage | None) -> str:
     return f'{_quoted(name)} [label={label} fillcolor="{FILLS.get(state, "#FFFFFF")}" {style}];'
 
 
+def lineage_edges(stages: Sequence[Stage]) -> list[tuple[str, str, str]]:
+    """Source, target and role of everything that goes into a stage."""
+    return list(_edges({stage.name: stage for stage in stages}))
+
+
 def stages_drawn(recorded: Collection[str]) -> list[str]:
     """Stages of the plan in its order, then others that are recorded."""
     planned = [name for name in PLAN if name in recorded or name not in OPTIONAL]
@@ -95,7 +100,6 @@ def stages_drawn(recorded: Collection[str]) -> list[str]:
 
 
 def _edges(recorded: Mapping[str, Stage]) -> Iterator[tuple[str, str, str]]:
-    """Source, target and role of everything that goes into a stage."""
     makers = {stage.output_digest: name for name, stage in recorded.items() if stage.output_digest}
     for target in stages_drawn(recorded):
         planned = PLAN.get(target, {})

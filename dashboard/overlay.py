@@ -10,7 +10,7 @@ from typing import NamedTuple
 import streamlit as st
 from sqlalchemy import Engine
 
-from dashboard import frame
+from dashboard import address, frame
 from dashboard.charts import PALETTE
 from services import views
 from services.views import CurvePoint, Run, Stage
@@ -29,10 +29,13 @@ class Line(NamedTuple):
 
 def choose(engine: Engine, run: Run) -> list[Line]:
     """The chosen run, and those the reader wants beside it; the address names them."""
-    others = {other.id: other for other in views.list_runs(engine) if other.id != run.id}
+    wanted = [*st.session_state.get("with", []), *st.query_params.get_all("with")]
+    runs = frame.ask(run, views.list_runs, engine, also=tuple(wanted))
+    others = {other.id: other for other in runs if other.id != run.id}
     if not others:
         return [Line(run.id, (run.id,))]
     left, right = st.columns([3, 1], vertical_alignment="bottom")
+    address.keep_among("with", others)
     names = left.multiselect(
         "Beside it",
         list(others),
@@ -79,12 +82,11 @@ def choose_stages(names: Sequence[str], default: Sequence[str], *, key: str) -> 
     Where nothing was chosen, ``default`` is followed as it grows; what was chosen for another run
     counts where this one has any of it.
     """
-    asked = st.session_state.get(key, st.query_params.get_all(key) or None)
-    unknown = bool(asked) and not set(asked) & {*names, ""}
-    if asked is None or unknown or asked == st.session_state.get(f"default/{key}"):
-        st.session_state[key] = list(default)
-    st.session_state[f"default/{key}"] = list(default)
-    return st.pills("Stages", names, selection_mode="multi", key=key, bind="query-params")
+    address.follow(key, list(default))
+    address.keep_among(key, names, otherwise=list(default))
+    return st.pills(
+        "Stages", names, default=default, selection_mode="multi", key=key, bind="query-params"
+    )
 
 
 def stages_of(engine: Engine, run: Run, lines: Sequence[Line]) -> list[Stage]:

@@ -82,13 +82,15 @@ def heading(
             )
 
 
-def question_language(place: "DeltaGenerator | None" = None) -> str | None:
+def question_language(
+    place: "DeltaGenerator | None" = None, *, key: str = "language"
+) -> str | None:
     """The filter by the language of the question, in a column or where we are."""
     chosen: str | None = (st if place is None else place).selectbox(
         "Question in",
         ["en", "zh"],
         index=None,
-        key="language",
+        key=key,
         bind="query-params",
         placeholder="any",
     )

@@ -11,7 +11,7 @@ from typing import Final
 import streamlit as st
 from sqlalchemy import Engine
 
-from dashboard import emergence_charts, frame, panels, plain_text
+from dashboard import address, emergence_charts, frame, panels, plain_text
 from dashboard.charts import Columns
 from dashboard.plain_text import visible
 from services import views
@@ -40,7 +40,8 @@ def draw(engine: Engine, run: Run, stages: Sequence[str]) -> None:
     stage = ""
     if way == BY_STEP:
         with right:
-            stage = st.selectbox("Stage", list(stages), key="question_stage", bind="query-params")
+            address.keep_among("question_stage", stages, stages[0])
+            stage = st.selectbox("Stage", stages, key="question_stage", bind="query-params")
     found = _questions(engine, run, stage)
     if not found:
         st.info(
@@ -72,12 +73,12 @@ def _questions(engine: Engine, run: Run, stage: str) -> list[Question]:
 def _choose(found: Sequence[Question]) -> Question:
     """The question of the address, else the first; the address names it by its id."""
     by_id = {question.problem: question for question in found}
-    asked = st.session_state.get("question") or st.query_params.get("question")
-    st.session_state["question"] = asked if asked in by_id else found[0].problem
-    name: str = st.selectbox(
-        "Question", by_id, format_func=lambda name: _title(by_id[name]), key="question"
+    name = address.named(
+        "Question",
+        list(by_id),
+        key="of_question",
+        format_func=lambda name: _title(by_id[name]),
     )
-    st.query_params["question"] = name
     return by_id[name]
 
 
@@ -110,17 +111,14 @@ def _side_by_side(
 ) -> None:
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     first = [label for label in FIRST_LOOK if label in answers] or _spread(list(answers))
-    asked = [label for label in st.session_state.get("at", []) if label in answers]
-    if "at" in st.session_state and not asked:
-        del st.session_state["at"]  # of another question, which was asked elsewhere
-    elif asked != st.session_state.get("at", asked):
-        st.session_state["at"] = asked
+    address.follow("at", first)
+    address.keep_among("at", answers, otherwise=first)
     chosen = left.multiselect(
         "Side by side", list(answers), default=first, key="at", bind="query-params",
         max_selections=MOST_COLUMNS,
     )  # fmt: skip
     most = max((answer.samples for answer in answers.values()), default=1)
-    frame.keep_within("answer", most)
+    address.keep_within("answer", most)
     number = right.number_input(
         "Answer", 1, most, key="answer", bind="query-params",
         help="Each model and step gave several answers; this one of each is shown.",

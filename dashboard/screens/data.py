@@ -5,7 +5,7 @@ from typing import Final
 import streamlit as st
 from sqlalchemy import Engine
 
-from dashboard import frame, funnels, links, panels, places, plain_text, rewrites
+from dashboard import address, frame, funnels, links, panels, places, plain_text, rewrites
 from dashboard.plain_text import visible
 from services import views
 from services.types import DropReason
@@ -39,6 +39,7 @@ def page(engine: Engine, run: Run) -> None:
         return
     names = [stage.name for stage in stages]
     with st.container(horizontal=True):
+        address.keep_among("set", names, names[0])
         name = st.selectbox("Data set", names, key="set", bind="query-params", width=220)
     chosen = next(stage for stage in stages if stage.name == (name or names[0]))
     frame.live(run, lambda: _funnel(engine, run, chosen))
@@ -107,9 +108,7 @@ def _rows(engine: Engine, run: Run, stage: Stage) -> None:
         return
     listing = st.container()
     pages = -(-found // PAGE_SIZE)
-    frame.first_page_of((run.id, stage.name, wanted))
-    frame.keep_within("page", pages)
-    number = st.pagination(pages, key="page", bind="query-params")
+    number = address.pager(pages, key="rows_page", asked=(run.id, stage.name, wanted))
     rows = frame.ask(
         run,
         datasets.curated_rows,
@@ -141,6 +140,8 @@ def _choose(engine: Engine, run: Run, stage: Stage) -> CuratedFilter:
     sources = sorted({count.source for count in counts})
     made_by = frame.ask(run, datasets.checkpoints_by_digest, engine, run.id, sources)
     columns = st.columns([2, 2, 1, 3])
+    address.keep_among("reason", reasons)
+    address.keep_among("source", sources)
     reason = columns[0].selectbox(
         "How it ended",
         reasons,
@@ -158,9 +159,9 @@ def _choose(engine: Engine, run: Run, stage: Stage) -> CuratedFilter:
         placeholder="anywhere",
         format_func=lambda digest: _origin(digest, made_by.get(digest)),
     )
-    language = panels.question_language(columns[2])
+    language = panels.question_language(columns[2], key="row_language")
     contains = columns[3].text_input(
-        "Trace contains", key="contains", bind="query-params", placeholder="a word or a phrase"
+        "Trace contains", key="trace", bind="query-params", placeholder="a word or a phrase"
     )
     return CuratedFilter(reason, source, language, contains)
 

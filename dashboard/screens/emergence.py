@@ -111,7 +111,9 @@ def _first_steps(
             rows.append((phenomenon.name, span.stage, *_row(found, recorded=bool(curve))))
             if found is not None and found.step is not None:
                 label = f"{phenomenon.name} sets in at step {found.step} of {span.stage}"
-                marks.setdefault(metric, []).append(Mark(span.start + found.step, label))
+                label += "" if found.lasted else ", but did not last"
+                mark = Mark(span.start + found.step, label, lasting=found.lasted)
+                marks.setdefault(metric, []).append(mark)
     names = ("what", "stage", "sets in", "before", "at the end", "still so")
     panels.heading(
         "First steps",
@@ -141,6 +143,7 @@ def _row(found: Onset | None, *, recorded: bool) -> tuple[str, str, str, str]:
     if found is None:
         return ("too few steps" if recorded else "not recorded", "–", "–", "–")
     where = "does not" if found.step is None else f"step {found.step}"
+    where += "" if found.step is None or found.lasted else ", did not last"
     lasted = "–" if found.step is None else ("yes" if found.lasted else "no")
     return where, f"{found.before:.3g}", f"{found.last:.3g}", lasted
 

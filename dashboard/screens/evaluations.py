@@ -5,9 +5,8 @@ from typing import Final, get_args
 
 import streamlit as st
 from sqlalchemy import Engine
-from streamlit.elements.lib.column_types import ColumnConfig
 
-from dashboard import frame, panels, plain_text
+from dashboard import address, frame, panels, plain_text, stage_table
 from dashboard.intervals import intervals
 from dashboard.plain_text import visible
 from services import views
@@ -18,17 +17,11 @@ PAGE_SIZE: Final = 10
 ANSWERS_SHOWN: Final = 2
 LONGEST_ID: Final = 10
 # Digits of the number of a problem; what is longer is none, and too much for a database.
-MEASURES: Final = {
-    "cons@": ("%.2f", "Share of problems whose most frequent answer is right"),
-    "pass@": ("%.2f", "Share of problems with at least one right answer among k"),
-    "format": ("%.2f", "Share of completions in the <think>/<answer> format"),
-    "language/consistency": ("%.2f", "Share of words in the question's language"),
-    "length/mean": ("%.0f", "Mean length of a completion, tokens"),
-    "gives_up": ("%.2f", "Share that stops searching without an answer"),
-    "helpfulness": ("%.2f", "Share of helpful responses to harmless prompts"),
-    "safety": ("%.2f", "Share of safe responses to general prompts"),
-}
-# Columns beside the interval, with their formats and meanings; a name that ends in @ has any k.
+COLUMNS: Final = (
+    "cons@*", "pass@*", "format", "language/consistency", "length/mean", "gives_up", "helpfulness",
+    "safety",
+)  # fmt: skip
+# Beside the interval of pass@1.
 STUDENTS: Final = ("student-base", "student")
 TAUGHT, TRAINED = "distill", "student-rl"
 INTERVAL: Final = (
@@ -87,13 +80,8 @@ def _table(
 ) -> None:
     names = {model.id: model.model for model in models}
     overall = {names[row.evaluation]: row for row in estimates if row.level is None}
-    there = sorted({name for row in evaluations for name in row.summary})
-    columns = [
-        name
-        for wanted in MEASURES
-        for name in there
-        if name != "pass@1" and (name == wanted or (wanted[-1] == "@" and _is_at(name, wanted)))
-    ]
+    there = {name for row in evaluations for name in row.summary}
+    columns = stage_table.chosen(COLUMNS, there - {"pass@1"})
     rows = []
     for row in evaluations:
         found = overall.get(row.model)
@@ -120,19 +108,10 @@ def _table(
         rows,
         hide_index=True,
         height="content",
-        column_config=shares | {name: _column(name) for name in columns},
+        column_config=shares | stage_table.columns(columns),
     )
     protocol = ", ".join(f"{key} {value}" for key, value in evaluations[0].protocol.items())
     st.text(visible(f"Measured with {protocol}"))
-
-
-def _is_at(name: str, stem: str) -> bool:
-    return name.startswith(stem) and name.removeprefix(stem).isdigit()
-
-
-def _column(name: str) -> ColumnConfig:
-    form, meaning = MEASURES.get(name) or MEASURES[name.rstrip("0123456789")]
-    return st.column_config.NumberColumn(name, format=form, help=meaning)
 
 
 def _student(
@@ -192,30 +171,27 @@ def _compare(engine: Engine, run: Run, models: Sequence[Measured]) -> None:
     with words:
         _say_difference(engine, run, left, right)
     with filters, st.container(horizontal=True):
-        order = st.selectbox("Order", get_args(PairOrder), key="order", bind="query-params")
+        order = st.selectbox("Order", get_args(PairOrder), key="pair_order", bind="query-params")
         level = st.number_input(
-            "Level", 1, 99, None, key="level", bind="query-params", placeholder="any"
+            "Level", 1, 99, None, key="pair_level", bind="query-params", placeholder="any"
         )
-        language = panels.question_language()
-        frame.first_page_of((left.id, right.id, order, level, language))
-        number = st.number_input("Page", 1, key="page", bind="query-params")
-    pairs = frame.ask(
-        run,
-        comparisons.paired_problems,
-        engine,
-        left.id,
-        right.id,
-        order=order,
-        level=level,
-        language=language,
-        limit=PAGE_SIZE,
-        offset=(number - 1) * PAGE_SIZE,
-    )
-    if not pairs:
-        st.info("No problem is like that. Loosen the filters, or go back to page 1.")
+        language = panels.question_language(key="pair_language")
+    asked = (left.id, right.id, level, language)
+    count = frame.ask(run, comparisons.count_paired_problems, engine, *asked)
+    if not count:
+        st.info("No problem is like that. Loosen the filters.")
         return
-    _pairs(run, pairs, left, right)
-    _one_problem(engine, run, pairs, left, right)
+    top, pages = st.container(), -(-count // PAGE_SIZE)
+    number = address.pager(pages, key="pair_page", asked=(*asked, order))
+    pairs = frame.ask(
+        run, comparisons.paired_problems, engine, *asked, order=order, limit=PAGE_SIZE,
+        offset=(number - 1) * PAGE_SIZE,
+    )  # fmt: skip
+    written = st.query_params.get("pair", "")
+    shown = int(written) if written.isdecimal() and len(written) < LONGEST_ID else pairs[0].id
+    with top:
+        _pairs(run, pairs, left, right, shown)
+    _one_problem(engine, run, left, right, shown)
 
 
 def _choose_models(
@@ -225,15 +201,17 @@ def _choose_models(
     names = list(by_name)
     columns = st.columns([2, 2, 3])
     first = names.index("r1") if "r1" in names else len(names) - 1
+    address.keep_among("left", names, names[first])
     left = columns[0].selectbox("Left", names, index=first, key="left", bind="query-params")
-    runs = [other.id for other in frame.ask(run, views.list_runs, engine)]
-    if st.session_state.get("against") == st.session_state.get("against_before", ""):
-        st.session_state["against"] = run.id  # nobody chose another: it goes along
-    st.session_state["against_before"] = run.id
+    wanted = (run.id, st.session_state.get("against"), st.query_params.get("against"))
+    found = frame.ask(run, views.list_runs, engine, also=tuple(name for name in wanted if name))
+    runs = [other.id for other in found]
+    address.follow("against", run.id)
+    address.keep_among("against", runs, run.id)
     against = columns[2].selectbox(
         "Right comes from run",
         runs,
-        index=runs.index(run.id) if run.id in runs else 0,
+        index=runs.index(run.id),
         key="against",
         bind="query-params",
         help="Problems are the same across runs where their evaluation has the same seed.",
@@ -247,11 +225,15 @@ def _choose_models(
         return None
     rights = list(others)
     second = rights.index("r1-zero") if "r1-zero" in rights else 0
+    address.keep_among("right", rights, rights[second])
     right = columns[1].selectbox("Right", rights, index=second, key="right", bind="query-params")
     return by_name[left or names[first]], others[right or rights[second]]
 
 
-def _pairs(run: Run, pairs: Sequence[PairedProblem], left: Measured, right: Measured) -> None:
+def _pairs(
+    run: Run, pairs: Sequence[PairedProblem], left: Measured, right: Measured, number: int
+) -> None:
+    """The table to choose a problem from; the one that is shown is ticked where it is here."""
     panels.heading(
         f"Problems of {left.model} and {right.model}",
         "Shares of right completions. Choose a row to see what both models answered.",
@@ -259,7 +241,11 @@ def _pairs(run: Run, pairs: Sequence[PairedProblem], left: Measured, right: Meas
         name=f"{run.id}-{left.model}-{right.model}-problems",
     )
     share = st.column_config.ProgressColumn
-    event = st.dataframe(
+    ids = [str(pair.id) for pair in pairs]
+    ticked = [place for place, pair in enumerate(pairs) if pair.id == number]
+    # Of these rows: a choice is a place in the table, and would go on to the next page.
+    table = f"pairs/{left.id}/{right.id}/{number}/{ids}"
+    st.dataframe(
         [
             {
                 "question": visible(pair.question),
@@ -274,10 +260,10 @@ def _pairs(run: Run, pairs: Sequence[PairedProblem], left: Measured, right: Meas
         ],
         hide_index=True,
         height="content",
-        on_select="rerun",
+        on_select=lambda: address.row_chosen(table, ids, key="pair"),
         selection_mode="single-row",
-        # Of these rows: a choice is a place in the table, and would go on to the next page.
-        key=f"pairs/{left.id}/{right.id}/{[pair.id for pair in pairs]}",
+        selection_default={"selection": {"rows": ticked}},
+        key=table,
         column_config={
             "left": share(left.model, min_value=0, max_value=1, format="%.2f", color="blue"),
             "right": share(right.model, min_value=0, max_value=1, format="%.2f", color="blue"),
@@ -293,21 +279,10 @@ def _pairs(run: Run, pairs: Sequence[PairedProblem], left: Measured, right: Meas
             "question": st.column_config.TextColumn(width="large"),
         },
     )
-    rows = event["selection"]["rows"]
-    if rows and rows[0] < len(pairs):
-        st.query_params["problem"] = str(pairs[rows[0]].id)
 
 
-def _one_problem(
-    engine: Engine,
-    run: Run,
-    pairs: Sequence[PairedProblem],
-    left: Measured,
-    right: Measured,
-) -> None:
-    """What both models answered to the problem of the address, else to the first of the page."""
-    asked = st.query_params.get("problem", "")
-    number = int(asked) if asked.isdecimal() and len(asked) < LONGEST_ID else pairs[0].id
+def _one_problem(engine: Engine, run: Run, left: Measured, right: Measured, number: int) -> None:
+    """What both models answered to a problem."""
     sides = [
         (model, frame.ask(run, comparisons.answer_count, engine, model.id, number))
         for model in (left, right)
@@ -321,9 +296,7 @@ def _one_problem(
         panels.heading("One problem", "Completions of both evaluations, in their order.")
         st.text(visible(f"{problem.question}\nReference: {problem.gold}"))
         pages = -(-most // ANSWERS_SHOWN)
-        frame.first_page_of((left.id, right.id, number), "answers")
-        frame.keep_within("answers", pages)
-        place = st.pagination(pages, key="answers", bind="query-params")
+        place = address.pager(pages, key="answers", asked=(left.id, right.id, number))
         for column, (model, count) in zip(st.columns(2), sides, strict=True):
             with column:
                 st.markdown(f"`{model.model}`: {count.right} of {count.all} right")

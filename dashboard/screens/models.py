@@ -1,12 +1,14 @@
 """Which model is champion, since when and why, what is it made of, and should another one be?"""
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import streamlit as st
 from sqlalchemy import Engine
+from streamlit.elements.lib.column_types import ColumnConfig
 
-from dashboard import approvals, family, frame, panels, people, places
+from dashboard import address, approvals, family, frame, panels, people, places, stage_table
 from dashboard.moments import utc
 from dashboard.plain_text import visible
 from services import views
@@ -15,10 +17,22 @@ from services.catalog import Catalog, ModelVersion, RegisteredModel, exported_fi
 from services.errors import R1Error
 from services.store.ledger import Promotion
 from services.views import ancestry
+from services.views.ancestry import Ancestor
 
 PAGE_SIZE: Final = 10
 LARGEST_DOWNLOAD_BYTES: Final = 64 * 2**20
 # A bigger file is taken from its folder: a browser gets it through this process's memory.
+LONGEST_NUMBER: Final = 9
+# Digits of a version's number.
+COLUMNS: Final[dict[str, ColumnConfig]] = {
+    name: st.column_config.Column(help=meaning)
+    for name, meaning in {
+        "stage": "The stage of the recipe that made the checkpoint",
+        "alias": "Champion, candidate, previous champion, or a name of your own",
+        "run": "The run that registered it",
+        "digest": "Beginning of the digest over the checkpoint's files",
+    }.items()
+}
 SHOWN_FIRST: Final = ("pass@1", "cons@16", "format", "language/consistency", "safety")
 
 
@@ -52,7 +66,7 @@ def page(engine: Engine) -> None:
 def _newest() -> None:
     """Of another model: a version's number means nothing there."""
     st.query_params.pop("version", None)
-    st.session_state["page"] = 1
+    st.session_state["versions_page"] = 1
 
 
 def _figures(model: RegisteredModel, history: Sequence[Promotion]) -> None:
@@ -76,8 +90,7 @@ def _versions(catalog: Catalog, model: RegisteredModel) -> ModelVersion:
     """The table of versions, and the one that is looked at."""
     top = st.container()
     pages = max(1, -(-model.latest // PAGE_SIZE))
-    frame.keep_within("page", pages)
-    number = st.pagination(pages, key="page", bind="query-params")
+    number = address.pager(pages, key="versions_page", asked=model.name)
     shown = catalog.versions(model.name, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE)
     rows = [
         {
@@ -91,6 +104,9 @@ def _versions(catalog: Catalog, model: RegisteredModel) -> ModelVersion:
         }
         for row in shown
     ]
+    wanted = _wanted(model)
+    names = [str(row.number) for row in shown]
+    table = f"versions/{model.name}/{number}/{wanted}"
     with top:
         panels.heading(
             f"Versions of {model.name}",
@@ -99,28 +115,29 @@ def _versions(catalog: Catalog, model: RegisteredModel) -> ModelVersion:
             download=lambda: panels.rows_as_csv(list(rows[0]), [list(r.values()) for r in rows]),
             name=f"{model.name}-versions",
         )
-        event = st.dataframe(
+        st.dataframe(
             rows,
             hide_index=True,
             height="content",
-            on_select="rerun",
+            on_select=lambda: address.row_chosen(table, names, key="version"),
             selection_mode="single-row",
-            key=f"versions/{model.name}/{number}",
-            column_config={
-                **{name: st.column_config.NumberColumn(format="%.2f") for name in SHOWN_FIRST},
+            selection_default={
+                "selection": {"rows": [names.index(f"{wanted}")] if f"{wanted}" in names else []}
             },
+            key=table,
+            column_config={**COLUMNS, **stage_table.columns(SHOWN_FIRST)},
         )
-    chosen = event["selection"]["rows"]
-    if chosen and chosen[0] < len(shown):
-        st.query_params["version"] = str(shown[chosen[0]].number)
-    asked = st.query_params.get("version", "")
-    aliases = model.aliases
-    default = aliases.get("candidate", aliases.get("champion", model.latest))
-    wanted = int(asked) if asked.isdecimal() else default
     found = next((row for row in shown if row.number == wanted), None)
-    if found is not None:
-        return found
-    return catalog.version(model.name, wanted if 0 < wanted <= model.latest else default)
+    return found or catalog.version(model.name, wanted)
+
+
+def _wanted(model: RegisteredModel) -> int:
+    """The version of the address; else the candidate, the champion, or the newest one."""
+    asked = st.query_params.get("version", "")
+    if asked.isdecimal() and len(asked) <= LONGEST_NUMBER and 0 < int(asked) <= model.latest:
+        return int(asked)
+    aliases = model.aliases
+    return aliases.get("candidate", aliases.get("champion", model.latest))
 
 
 def _actions(
@@ -224,8 +241,12 @@ def _version(
     if line:
         panels.heading(
             "What it is made of",
-            "Stages back to the base model. Solid: a model that was trained on. Dashed: data "
-            "or rewards.",
+            "Stages back to the base model. Solid: a model, to be trained on or to sample from. "
+            "Dashed: data or rewards.",
+            download=lambda: panels.rows_as_csv(
+                Ancestor._fields, [[*row[:-1], json.dumps(row.inputs)] for row in line]
+            ),
+            name=f"{version.model}-{version.number}-ancestry",
         )
         panels.graph(family.family_dot(line), "Stages behind this version")
 
@@ -236,6 +257,7 @@ def _measured(catalog: Catalog, version: ModelVersion, model: RegisteredModel) -
     rows = [
         {
             "metric": name,
+            "what it is": stage_table.metric(name).meaning,
             "this version": value,
             "champion": champion.evaluation.get(name) if champion else None,
             "difference": value - champion.evaluation[name]

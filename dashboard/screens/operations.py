@@ -88,7 +88,7 @@ def _confirm_stop(actor: Actor, launch: Launch) -> None:
             f"{launch.run_id} is asked to stop. Launched again it goes on from its last "
             "checkpoint. Asked a second time it is ended at once."
         )
-        if st.button("Stop it", key="confirmed", type="primary"):
+        if st.button("Stop it", key="stop_confirmed", type="primary"):
             try:
                 places.control().stop(actor, launch.id)
             except R1Error as error:
@@ -150,7 +150,7 @@ def _confirm_run(actor: Actor, deployment: Deployment) -> None:
         parameters = _parameters(text)
         if parameters is None:
             st.warning("That is no JSON object.")
-        if st.button("Run it", key="confirmed", type="primary", disabled=parameters is None):
+        if st.button("Run it", key="stop_confirmed", type="primary", disabled=parameters is None):
             try:
                 run = places.control().launch_deployment(actor, deployment.id, parameters or {})
             except R1Error as error:

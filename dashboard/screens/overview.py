@@ -4,32 +4,22 @@ from collections.abc import Sequence
 
 import streamlit as st
 from sqlalchemy import Engine
-from streamlit.elements.lib.column_types import ColumnConfig
 
-from dashboard import frame, panels
-from dashboard.lineage import lineage_dot, stages_drawn
+from dashboard import address, frame, panels, stage_table
+from dashboard.lineage import lineage_dot, lineage_edges, stages_drawn
 from dashboard.moments import utc
 from dashboard.plain_text import visible
 from services import views
 from services.views import Champion, Decision, Evaluation, Outcome, RaisedAlarm, Run, Stage
 
-LEVEL = "pass@1/level_"
-# Metric to heading, format and meaning; a name that ends in @ stands for any k.
-COLUMNS = {
-    "pass@1": ("pass@1", "%.2f", "Share of right answers, mean over levels and samples"),
-    "cons@": ("cons@{k}", "%.2f", "Share of problems whose most frequent answer is right"),
-    "language/consistency": ("language", "%.2f", "Share of words in the question's language"),
-    "length/right": ("tokens, right", "%.0f", "Mean length of right answers, tokens"),
-    "length/wrong": ("tokens, wrong", "%.0f", "Mean length of wrong answers, tokens"),
-    "reflective/mean": ("reflective", "%.2f", "Reflective words per completion"),
-    "gives_up": ("gives up", "%.2f", "Share that stops searching without an answer"),
-    "false_claims": ("false claims", "%.2f", "Share that claims success on a wrong value"),
-    "slips": ("slips", "%.3f", "Arithmetic or copying errors per step of the traces"),
-    "helpfulness": ("helpful", "%.2f", "Share of helpful responses to harmless prompts"),
-    "safety": ("safe", "%.2f", "Share of safe responses to general prompts"),
-}
+COLUMNS = (
+    "pass@1", "pass@1/level_*", "cons@*", "language/consistency", "length/right", "length/wrong",
+    "reflective/mean", "gives_up", "false_claims", "slips", "helpfulness", "safety",
+)  # fmt: skip
+EDGE = ("from", "to", "as")
 ALARMS = 10
-RUNS_HIGH = 10
+RUNS_HIGH, RUNS_SHOWN = 10, 100
+# Runs after which the list scrolls, and is continued on another page.
 ACTIONS = {"warn": "training went on", "pause": "training was paused", "rollback": "rolled back"}
 
 
@@ -44,10 +34,16 @@ def _draw(engine: Engine, run: Run) -> None:
     alarms = frame.ask(run, views.alarms, engine, run.id, ALARMS)
     champions = frame.ask(None, views.champions, engine)
     _figures(now, stages, alarms, champions)
+    panels.heading(
+        "The recipe",
+        "Stages and what feeds them; dashed boxes have not run yet.",
+        download=lambda: panels.rows_as_csv(EDGE, lineage_edges(stages)),
+        name=f"{run.id}-recipe",
+    )
     panels.graph(lineage_dot(stages), "Stages of the recipe and what feeds them")
     st.caption(
-        "Solid: a model goes on training. Dashed: data, rewards or a candidate. Orange: training "
-        "starts again from the base model."
+        "Solid: a model, to be trained on or to sample from. Dashed: data, rewards or a candidate. "
+        "Orange: training starts again from the base model."
     )
     left, right = st.columns(2)
     with left:
@@ -121,7 +117,7 @@ def _alarms(alarms: Sequence[RaisedAlarm]) -> None:
 def _table(run: Run, evaluations: list[Evaluation]) -> None:
     if not evaluations:
         return
-    names = _ordered_names(evaluations)
+    names = stage_table.chosen(COLUMNS, (name for row in evaluations for name in row.summary))
     panels.heading(
         "Every model on the held-out problems",
         "No stage trains on these problems. Point at a column for what it measures.",
@@ -134,7 +130,7 @@ def _table(run: Run, evaluations: list[Evaluation]) -> None:
     st.dataframe(
         rows | {name: [row.summary.get(name) for row in evaluations] for name in names},
         hide_index=True,
-        column_config={name: _column(name) for name in names},
+        column_config=stage_table.columns(names),
         height="content",
     )
     protocol = ", ".join(f"{key} {value}" for key, value in evaluations[0].protocol.items())
@@ -143,7 +139,16 @@ def _table(run: Run, evaluations: list[Evaluation]) -> None:
 
 def _runs(engine: Engine, shown: Run) -> None:
     """All runs with what came of them; another one is looked at by choosing its row."""
-    runs = frame.ask(shown, views.list_runs, engine)
+    count = frame.ask(shown, views.count_runs, engine)
+    top, pages = st.container(), -(-count // RUNS_SHOWN)
+    number = address.pager(pages, key="runs_page", asked=None) if pages > 1 else 1
+    start = (number - 1) * RUNS_SHOWN
+    runs = frame.ask(shown, views.list_runs, engine, RUNS_SHOWN, start)
+    with top:
+        _list(engine, shown, runs)
+
+
+def _list(engine: Engine, shown: Run, runs: Sequence[Run]) -> None:
     outcomes = frame.ask(shown, views.outcomes, engine, tuple(run.id for run in runs))
     rows = [_line(run, outcomes.get(run.id)) for run in runs]
     panels.heading(
@@ -169,7 +174,7 @@ def _runs(engine: Engine, shown: Run) -> None:
             "model": st.column_config.TextColumn(
                 help="The one that the gate looked at first; the numbers beside it are its own"
             ),
-            **{name: _column(name) for name in ("pass@1", "language/consistency")},
+            **stage_table.columns(("pass@1", "language/consistency")),
         },
     )
 
@@ -193,29 +198,6 @@ def _look_at(shown: Run, runs: Sequence[Run]) -> None:
     """Exchange the run before the page is drawn again."""
     for row in st.session_state[f"runs/{shown.id}"].selection.rows:
         st.session_state["run"] = runs[row].id
-
-
-def _ordered_names(evaluations: list[Evaluation]) -> list[str]:
-    """Columns that some model has a number for: the levels after pass@1, then as listed."""
-    there = {name for row in evaluations for name in row.summary}
-    names = []
-    for wanted in COLUMNS:
-        stem = wanted if wanted.endswith("@") else None
-        names += sorted(n for n in there if n == wanted or (stem and n.startswith(stem)))
-        if wanted == "pass@1":
-            names += sorted(name for name in there if name.startswith(LEVEL))
-    return names
-
-
-def _column(name: str) -> ColumnConfig:
-    if name.startswith(LEVEL):
-        level = name.removeprefix(LEVEL)
-        return st.column_config.NumberColumn(
-            f"level {level}", format="%.2f", help=f"pass@1 on problems of level {level}"
-        )
-    k = name.partition("@")[2]
-    heading, form, meaning = COLUMNS[name] if name in COLUMNS else COLUMNS[name.removesuffix(k)]
-    return st.column_config.NumberColumn(heading.format(k=k), format=form, help=meaning)
 
 
 frame.show("Overview", page)

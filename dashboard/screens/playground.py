@@ -7,7 +7,7 @@ from typing import Final
 import streamlit as st
 from sqlalchemy import Engine
 
-from dashboard import frame, panels, people, places, plain_text
+from dashboard import address, frame, panels, people, places, plain_text
 from dashboard.moments import utc
 from dashboard.plain_text import visible
 from services.access import Actor, Role
@@ -65,7 +65,7 @@ def page(engine: Engine) -> None:
     )
     if asked:
         _ask(catalog, sides, question, settings)
-    shown = st.session_state.get("answers")
+    shown = st.session_state.get("replies")
     if shown:
         _answers(*shown)
         _rate(actor, *shown)
@@ -91,7 +91,7 @@ def _choose_models(catalog: Catalog, models: Sequence[RegisteredModel]) -> list[
             )
             model = next(model for model in models if model.name == (name or line.name))
             latest = max(1, model.latest)
-            frame.keep_within(f"{side}_version", latest, otherwise=latest)
+            address.keep_within(f"{side}_version", latest, otherwise=latest)
             number = st.number_input(
                 "Version",
                 1,
@@ -117,23 +117,23 @@ def _choose_models(catalog: Catalog, models: Sequence[RegisteredModel]) -> list[
 def _question() -> Question:
     """What to ask; a puzzle of the small world fills in all fields."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        level = st.selectbox("Level", LEVELS, index=2, key="level", bind="query-params", width=110)
+        level = st.selectbox(
+            "Level", LEVELS, index=2, key="puzzle_level", bind="query-params", width=110,
+            on_change=_draw_anew,
+        )  # fmt: skip
         language = st.selectbox(
-            "Language", ["en", "zh"], key="language", bind="query-params", width=110
-        )
+            "Language", ["en", "zh"], key="puzzle_language", bind="query-params", width=110,
+            on_change=_draw_anew,
+        )  # fmt: skip
+        first = puzzle(level, language, 0)
+        st.session_state.setdefault("drawn", first.text)
         if st.button("Draw a puzzle", key="draw", icon=":material/casino:"):
             turn = st.session_state.get("puzzles", 1)  # the first look has number 0
             st.session_state["puzzles"] = turn + 1
-            drawn = puzzle(level, language, turn)
-            st.session_state["question"] = drawn.text
-            st.session_state["kind"] = drawn.kind
-            st.session_state["gold"] = drawn.gold
-    if not st.session_state.get("question") and "question" not in st.query_params:
-        drawn = puzzle(level, language, 0)
-        for name, value in (("question", drawn.text), ("kind", drawn.kind), ("gold", drawn.gold)):
-            st.session_state.setdefault(name, value)
+            _fill_in(puzzle(level, language, turn))
     text = st.text_area(
         "Question",
+        first.text,
         key="question",
         bind="query-params",
         max_chars=MAX_QUESTION_CHARACTERS,
@@ -144,15 +144,26 @@ def _question() -> Question:
     kind = kind_column.selectbox(
         "Verified as",
         KINDS,
+        index=KINDS.index(first.kind),
         key="kind",
         bind="query-params",
         format_func=lambda kind: "not verified" if kind == NOTHING else kind,
         help="Which rule compares an answer with the reference.",
     )
     gold = gold_column.text_input(
-        "Reference", key="gold", bind="query-params", disabled=kind == NOTHING
+        "Reference", first.gold, key="gold", bind="query-params", disabled=kind == NOTHING
     )
     return Question(text, kind or NOTHING, gold if kind != NOTHING else "", language)
+
+
+def _draw_anew() -> None:
+    """Of another level or language; what somebody wrote is kept."""
+    if st.session_state["question"] == st.session_state["drawn"]:
+        _fill_in(puzzle(st.session_state["puzzle_level"], st.session_state["puzzle_language"], 0))
+
+
+def _fill_in(drawn: Question) -> None:
+    st.session_state.update(question=drawn.text, kind=drawn.kind, gold=drawn.gold, drawn=drawn.text)
 
 
 def _settings() -> dict[str, float | int]:
@@ -198,7 +209,8 @@ def _ask(
                 st.error(f"Version {version.number} of {version.model} gave no answer.")
                 st.text(visible(str(error)))
                 return
-    st.session_state["answers"] = (list(sides), question, found)
+    st.session_state["replies"] = (list(sides), question, found)
+    st.session_state.pop("rated", None)
 
 
 @st.cache_resource(max_entries=2, show_spinner="Loading the model")
@@ -251,6 +263,10 @@ def _rate(
     panels.heading(
         "Your rating", "Kept with your name, the two first answers and the digests of the models."
     )
+    rated: Preferred | None = st.session_state.get("rated")
+    if rated is not None:
+        st.success(f"Kept. {VERDICTS[rated]}; ask again to rate again.")
+        return
     note = st.text_input("Note", key="note", placeholder="why, in a few words", max_chars=2000)
     with st.container(horizontal=True):
         for preferred, label in VERDICTS.items():
@@ -276,7 +292,8 @@ def _rate(
                     st.text(visible(str(error)))
                 else:
                     frame.forget()
-                    st.success("Kept.")
+                    st.session_state["rated"] = preferred
+                    st.rerun()
 
 
 def _opinions(engine: Engine) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, get_args
 import streamlit as st
 from sqlalchemy import Engine
 
-from dashboard import frame, histograms, panels, plain_text
+from dashboard import address, frame, histograms, panels, plain_text
 from dashboard.plain_text import visible
 from services import views
 from services.reflection import REFLECTIVE
@@ -79,6 +79,7 @@ def _choose(stages: list[Stage]) -> tuple[Stage, CompletionFilter, Order]:
     """The filters; each one is part of the address."""
     by_name = {stage.name: stage for stage in stages}
     first, second = st.columns(4), st.columns([1, 1, 2, 3])
+    address.keep_among("stage", by_name, stages[0].name)
     name = first[0].selectbox("Stage", by_name, key="stage", bind="query-params")
     stage = by_name[name or stages[0].name]
     verdict = first[1].selectbox(
@@ -91,7 +92,7 @@ def _choose(stages: list[Stage]) -> tuple[Stage, CompletionFilter, Order]:
         "Order", get_args(Order), index=1, key="order", bind="query-params",
         help="By reward, those without one (unscorable) are left out.",
     )  # fmt: skip
-    frame.keep_within("step", stage.last_step, otherwise=None)
+    address.keep_within("step", stage.last_step, otherwise=None)
     step = second[0].number_input(
         "Step", 1, stage.last_step, None, key="step", bind="query-params", placeholder="any"
     )
@@ -211,12 +212,12 @@ def _listing(
     pages = -(-count // PAGE_SIZE)
     left, middle, right = st.columns([2, 3, 1], vertical_alignment="center")
     with middle:
-        frame.first_page_of((run.id, stage.name, wanted, order))
-        frame.keep_within("page", pages)
-        number = st.pagination(pages, key="page", bind="query-params")
+        number = address.pager(pages, key="page", asked=(run.id, stage.name, wanted, order))
     start = (number - 1) * PAGE_SIZE
     least = " or more" if count == views.MAX_COUNT else ""
-    left.text(f"{count:,}{least}, here {start + 1:,} to {min(start + PAGE_SIZE, count):,}")
+    left.text(
+        f"Completions: {count:,}{least}, here {start + 1:,} to {min(start + PAGE_SIZE, count):,}"
+    )
     with right:
         _export(engine, run, stage, wanted, order)
     found = frame.ask(run, views.step_samples, *asked, order=order, limit=PAGE_SIZE, offset=start)

@@ -55,7 +55,7 @@ from services.views.results import (
     evaluation_table,
     outcomes,
 )
-from services.views.runs import Run, RunOverview, Stage, list_runs, run_overview
+from services.views.runs import Run, RunOverview, Stage, count_runs, list_runs, run_overview
 
 __all__ = [
     "MAX_COUNT",
@@ -89,6 +89,7 @@ __all__ = [
     "answers_by_model",
     "answers_by_step",
     "champions",
+    "count_runs",
     "count_samples",
     "curation_funnel",
     "decisions",

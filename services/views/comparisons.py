@@ -193,15 +193,15 @@ def paired_problems(
     engine: Engine,
     left: int,
     right: int,
-    *,
-    order: PairOrder = "left ahead",
     level: int | None = None,
     language: str | None = None,
+    *,
+    order: PairOrder = "left ahead",
     limit: int = 20,
     offset: int = 0,
 ) -> list[PairedProblem]:
     """Problems that two models answered, at most ``MAX_PAIRS`` at a time."""
-    pairs = _pairs(left, right).subquery()
+    pairs = _pairs(left, right, level, language).subquery()
     difference = pairs.c.left - pairs.c.right
     keys = {
         "left ahead": difference.desc(),
@@ -227,12 +227,17 @@ def paired_problems(
         .limit(min(limit, MAX_PAIRS))
         .offset(offset)
     )
-    if level is not None:
-        query = query.where(Problems.level == level)
-    if language:
-        query = query.where(Problems.language == language)
     with reading(engine) as connection:
         return [PairedProblem(*row) for row in connection.execute(query)]
+
+
+def count_paired_problems(
+    engine: Engine, left: int, right: int, level: int | None = None, language: str | None = None
+) -> int:
+    """How many problems two models answered."""
+    pairs = _pairs(left, right, level, language).subquery()
+    with reading(engine) as connection:
+        return connection.execute(select(func.count()).select_from(pairs)).scalar_one()
 
 
 def answers(
@@ -326,10 +331,12 @@ def _quantile(confidence: float = CONFIDENCE) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
-def _shares(evaluations: Sequence[int]) -> Select[Any]:
+def _shares(
+    evaluations: Sequence[int], level: int | None = None, language: str | None = None
+) -> Select[Any]:
     """Share of right completions and mean length, by evaluation and problem; rules only."""
     right = case((EvaluationSamples.verdict == Verdict.CORRECT.value, 1.0), else_=0.0)
-    return (
+    query = (
         select(
             EvaluationSamples.evaluation_id,
             EvaluationSamples.problem_id,
@@ -341,11 +348,16 @@ def _shares(evaluations: Sequence[int]) -> Select[Any]:
         .where(EvaluationSamples.evaluation_id.in_(evaluations), Problems.kind != "general")
         .group_by(EvaluationSamples.evaluation_id, EvaluationSamples.problem_id, Problems.level)
     )
+    if level is not None:
+        query = query.where(Problems.level == level)
+    return query.where(Problems.language == language) if language else query
 
 
-def _pairs(left: int, right: int) -> Select[Any]:
-    one: Subquery = _shares([left]).subquery()
-    other: Subquery = _shares([right]).subquery()
+def _pairs(
+    left: int, right: int, level: int | None = None, language: str | None = None
+) -> Select[Any]:
+    one: Subquery = _shares([left], level, language).subquery()
+    other: Subquery = _shares([right], level, language).subquery()
     return select(
         one.c.problem_id,
         one.c.level,

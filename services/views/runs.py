@@ -1,10 +1,10 @@
 """Runs and their stages: what there is, how far it is, and what was made from what."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, RowMapping, Select, func, select
+from sqlalchemy import Connection, Engine, RowMapping, Select, func, or_, select
 from sqlalchemy.orm import aliased
 
 from services.errors import StoreError
@@ -79,11 +79,29 @@ class RunOverview(NamedTuple):
     stages: list[Stage]
 
 
-def list_runs(engine: Engine, limit: int = 100) -> list[Run]:
-    """The latest runs, newest first."""
-    query = _runs().order_by(Runs.started_at.desc(), Runs.id).limit(min(limit, MAX_RUNS))
+def list_runs(
+    engine: Engine, limit: int = 100, offset: int = 0, *, also: Collection[str] = ()
+) -> list[Run]:
+    """The latest runs, newest first.
+
+    Args:
+        engine: The store.
+        limit: How many.
+        offset: How many of the newest are left out.
+        also: Ids of older runs that are wanted, too; those that do not exist are left out.
+    """
+    newest_first = (Runs.started_at.desc(), Runs.id)
+    latest = select(Runs.id).order_by(*newest_first).limit(min(limit, MAX_RUNS)).offset(offset)
+    wanted = or_(Runs.id.in_(latest), Runs.id.in_(list(also)[:MAX_RUNS]))
     with reading(engine) as connection:
-        return [_run(row) for row in connection.execute(query).mappings()]
+        found = connection.execute(_runs().where(wanted).order_by(*newest_first)).mappings()
+        return [_run(row) for row in found]
+
+
+def count_runs(engine: Engine) -> int:
+    """How many runs there are."""
+    with reading(engine) as connection:
+        return connection.execute(select(func.count()).select_from(Runs)).scalar_one()
 
 
 def run_overview(engine: Engine, run_id: str) -> RunOverview:

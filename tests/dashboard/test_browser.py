@@ -20,6 +20,8 @@ pytestmark = [
 ]
 
 
+BEGUN = "test-data-begun-s0-5eed5eed"
+"""A run whose first stage alone has made a step."""
 CHECKBOX, HEADER, ROW = 16, 36, 35
 """Pixels: middle of the column to choose rows by, heights of a table's heading and rows."""
 CONTROL, ENTER = "\ue009", "\ue007"
@@ -38,6 +40,22 @@ class Site(NamedTuple):
         self.browser.open(f"{self.address}/{page}?{query}")
         return self.read()
 
+    @property
+    def query(self) -> str:
+        """The filters in the address."""
+        return str(self.browser.run("return decodeURIComponent(location.search)"))
+
+    def choose(self, label: str, option: str) -> None:
+        """Choose from a list of options."""
+        self.browser.click(f"{select(label)}//input")
+        self.browser.click(f"//*[@role='option'][contains(., '{option}')]")
+
+    def go_back(self) -> str:
+        """Go back as by the browser's button."""
+        self.browser.run("history.back()")
+        self.browser.settle()
+        return self.read()
+
     def read(self) -> str:
         """The text of the page as it is now."""
         assert self.browser.run(EXCEPTIONS) == 0
@@ -45,11 +63,17 @@ class Site(NamedTuple):
         return self.browser.text()
 
 
+def select(label: str) -> str:
+    return f"//*[@data-testid='stSelectbox'][.//label[contains(., '{label}')]]"
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     home = tmp_path_factory.mktemp("home")
     url = f"sqlite:///{home / 'store.db'}"
     store = open_store(url)
+    seed.begin_live_run(store, BEGUN)
+    seed.go_on(store, BEGUN, 1)
     seed.write_hostile_run(store)
     store.close()
     seed.seed_store(url, steps=3)
@@ -174,6 +198,64 @@ def test_a_filter_is_chosen_and_the_address_follows(site: Site) -> None:
     assert "1 candidates" in site.visit("data", here.lstrip("?"))
 
 
+def test_going_back_undoes_the_choice_of_a_run_and_of_a_question(site: Site) -> None:
+    site.visit("samples", f"run={seed.RUN}&verdict=wrong")
+    site.choose("Run", seed.HOSTILE_RUN)
+    assert f"run={seed.HOSTILE_RUN}" in site.query
+    site.go_back()
+    assert f"run={seed.RUN}" in site.query
+    assert "verdict=wrong" in site.query
+    shown = site.browser.run(
+        "return document.querySelector('[data-testid=stSelectbox] input').value"
+    )
+    assert shown == seed.RUN
+    site.visit("emergence", f"run={seed.RUN}")
+    first = site.query
+    site.browser.click(f"{select('Question')}//input")
+    site.browser.click("(//*[@role='option'])[2]")
+    assert site.query != first
+    site.go_back()
+    assert site.query == first
+
+
+def test_what_can_no_longer_be_chosen_leaves_the_address(site: Site) -> None:
+    site.visit("samples", f"run={seed.RUN}")
+    site.choose("Stage", "dev2")
+    assert "stage=dev2" in site.query
+    site.choose("Run", BEGUN)
+    site.read()
+    assert "stage=" not in site.query
+    site.visit("training", f"run={seed.RUN}&with={seed.HOSTILE_RUN}")
+    site.choose("Run", seed.HOSTILE_RUN)
+    site.read()
+    assert "with=" not in site.query
+
+
+def test_no_stage_is_a_choice_that_a_link_brings_back(site: Site) -> None:
+    site.visit("emergence", f"run={seed.RUN}")
+    site.browser.click("//button[normalize-space(.)='zero']")
+    assert "Choose a stage." in site.read()
+    assert "Choose a stage." in site.visit("emergence", site.query.lstrip("?"))
+
+
+def test_pages_keep_out_of_each_others_addresses(site: Site) -> None:
+    def go(title: str) -> None:
+        site.browser.click(f"//a[@data-testid='stTopNavLink'][contains(., '{title}')]")
+        site.read()
+
+    site.visit("emergence", f"run={seed.RUN}")
+    go("Playground")
+    assert site.browser.run("return document.querySelector('textarea').value").strip()
+    go("Evaluations")
+    site.choose("Order", "hardest")
+    go("Samples")
+    assert "hardest" not in site.query
+    site.choose("Order", "longest")
+    go("Evaluations")
+    assert "longest" not in site.query
+    assert f"run={seed.RUN}" in site.query
+
+
 def test_levels_and_answers_are_paged_through(site: Site) -> None:
     site.visit("evaluations", "left=r1&right=base")
     site.browser.click("//button[@role='radio'][normalize-space(.)='3']")
@@ -210,6 +292,7 @@ def test_two_models_answer(site: Site) -> None:
     )
     site.browser.click("//button[contains(., 'Both are good')]")
     assert "Kept." in site.read()
+    assert "Left is better" not in site.read()
 
 
 def test_a_run_at_work_is_followed_without_loading_the_page_anew(site: Site) -> None:

@@ -11,6 +11,7 @@ from dashboard.charts import Drawn
 from dashboard.figures import EMERGENCE, SECTIONS, Figure
 from dashboard.intervals import intervals
 from dashboard.lineage import OPTIONAL, PLAN, RESTART, lineage_dot
+from dashboard.name_places import NAME_HEIGHT, name_places
 from services.views import Bar, CurationCount, CurvePoint, Stage
 from services.views.comparisons import Estimate, Measured
 
@@ -242,3 +243,52 @@ def test_an_optional_stage_is_drawn_only_where_it_ran() -> None:
         [stage("distill"), stage("on-policy", inputs={"policy": "digest-of-distill"})]
     )
     assert '"distill" -> "on-policy"' in drawn
+
+
+def test_names_of_rules_that_lie_close_stand_apart() -> None:
+    apart = name_places([0.1, 0.5, 0.9])
+    assert set(apart) == {("right", True)}
+    close = [0.37, 0.50, 0.53, 0.55]
+    corners = name_places(close)
+    for place, (side, above) in enumerate(corners):
+        bottom = close[place] if above else close[place] - NAME_HEIGHT
+        for other, (other_side, other_above) in enumerate(corners):
+            start = close[other] if other_above else close[other] - NAME_HEIGHT
+            assert place == other or side != other_side or abs(start - bottom) >= NAME_HEIGHT - 1e-9
+
+
+@given(st.lists(st.floats(0, 1), max_size=6))
+def test_every_rule_has_a_name_whatever_lies_beside_it(values: list[float]) -> None:
+    assert len(name_places(values)) == len(values)
+    axis = charts.spans([stage("zero")])
+    table = charts.curve_table(FIGURE, {"run": points_of("mean")}, axis, 1)
+    levels = [charts.Level(str(place), value) for place, value in enumerate(values)]
+    drawn = charts.curves(FIGURE, table, axis, levels=levels)
+    named = [
+        int(layer["transform"][0]["filter"].removeprefix("datum.corner == "))
+        for layer in drawn.spec["layer"]
+        if layer["data"]["name"] == "level names"
+    ]
+    assert set(drawn.data.get("level names", {"corner": []})["corner"]) == set(named)
+
+
+def test_what_did_not_last_is_a_broken_rule() -> None:
+    axis = charts.spans([stage("zero")])
+    table = charts.curve_table(FIGURE, {"run": points_of("mean")}, axis, 1)
+    marks = [charts.Mark(4, "sets in"), charts.Mark(6, "sets in, but did not", lasting=False)]
+    drawn = charts.curves(FIGURE, table, axis, marks=marks)
+    check_schema(drawn)
+    assert drawn.data["rules"]["lasting"] == [True, False]
+    (rules,) = [layer for layer in drawn.spec["layer"] if layer["data"]["name"] == "rules"]
+    dashes = rules["encoding"]["strokeDash"]
+    assert dashes["condition"]["test"] == "datum.lasting"
+    assert dashes["condition"]["value"] != dashes["value"]
+
+
+def test_a_short_last_stage_is_named_at_its_end() -> None:
+    def sides(*steps: int) -> list[str]:
+        axis = charts.spans([stage(f"s{n}", last_step=each) for n, each in enumerate(steps)])
+        return [layer["mark"]["align"] for layer in charts.borders(axis, {})[1:]]
+
+    assert sides(50, 50) == ["left"]
+    assert sides(70, 30) == ["left", "right"]

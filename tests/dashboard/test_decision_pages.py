@@ -57,7 +57,7 @@ def test_candidates_are_filtered_by_the_address(url: str, monkeypatch: pytest.Mo
     page = page_of("data", url, monkeypatch, set="cold-start", reason="wrong answer")
     assert page.selectbox(key="reason").value == "wrong answer"
     assert "**1 candidates**" in said(page)
-    page.text_input(key="contains").set_value("nobody ever wrote this").run()
+    page.text_input(key="trace").set_value("nobody ever wrote this").run()
     assert "Loosen the filters" in said(page)
 
 
@@ -94,7 +94,7 @@ def test_models_are_ordered_and_told_apart(url: str, monkeypatch: pytest.MonkeyP
 
 
 def test_one_problem_comes_from_the_address(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = page_of("evaluations", url, monkeypatch, problem="999999")
+    page = page_of("evaluations", url, monkeypatch, pair="999999")
     assert "Neither model answered" in said(page)
     assert not page.error
 

@@ -152,8 +152,8 @@ def test_emergence_shows_curves_first_steps_words_and_one_question(
     assert list(found["what"]) == ["Re-checking", "Giving up less", "Language mixing"]
     assert set(found["stage"]) == {"zero"}
     assert page.multiselect(key="at").value == ["base", "r1-zero", "r1"]
-    other = page.selectbox(key="question").options[1]
-    assert other != page.selectbox(key="question").options[0]
+    other = page.selectbox(key="of_question").options[1]
+    assert other != page.selectbox(key="of_question").options[0]
     assert len(page.get("html")) == 3
     assert page.get("html")[0].proto.body.count("<mark") > 0
 
@@ -305,7 +305,7 @@ def test_stages_of_another_run_give_way_to_those_there_are(
 def test_a_number_that_no_problem_has_is_no_failure(
     number: str, full: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = page_of("evaluations", full, monkeypatch, problem=number)
+    page = page_of("evaluations", full, monkeypatch, pair=number)
     assert not page.error
 
 
