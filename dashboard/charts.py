@@ -350,7 +350,7 @@ def _levels(levels: Sequence[Level], data: dict[str, Columns]) -> list[Spec]:
             "transform": [{"filter": f"datum.corner == {number}"}],
             "mark": {
                 "type": "text", "align": side, "baseline": "bottom" if above else "top",
-                "dy": -2 if above else 3, "dx": 2 if side == "left" else 0, "fontSize": 10,
+                "dy": -2 if above else 3, "dx": 2 if side == "left" else -8, "fontSize": 10,
                 "color": INK,
             },
             "encoding": {

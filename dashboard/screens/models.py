@@ -257,12 +257,12 @@ def _measured(catalog: Catalog, version: ModelVersion, model: RegisteredModel) -
     rows = [
         {
             "metric": name,
-            "what it is": stage_table.metric(name).meaning,
             "this version": value,
             "champion": champion.evaluation.get(name) if champion else None,
             "difference": value - champion.evaluation[name]
             if champion and name in champion.evaluation
             else None,
+            "what it is": stage_table.metric(name).meaning,
         }
         for name, value in sorted(version.evaluation.items())
     ]

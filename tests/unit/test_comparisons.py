@@ -137,6 +137,9 @@ def test_problems_come_page_by_page_in_order(engine: Engine) -> None:
     everything = [row for page in pages for row in page]
     assert [row.left - row.right for row in everything] == [1.0] * 4 + [0.5] * 4
     assert len({row.id for row in everything}) == 8
+    for limits in ({}, {"level": 3}, {"language": "en"}, {"level": 3, "language": "zh"}):
+        found = comparisons.paired_problems(*arguments, **limits, limit=comparisons.MAX_PAIRS)
+        assert comparisons.count_paired_problems(*arguments, **limits) == len(found)
     easy = comparisons.paired_problems(*arguments, level=3)
     assert {row.level for row in easy} == {3}
     assert comparisons.paired_problems(*arguments, language="zh") == []

@@ -40,6 +40,18 @@ def test_runs_are_listed_newest_first(engine: Engine) -> None:
     assert [run.id for run in views.list_runs(engine, limit=1)] == ["second"]
 
 
+def test_older_runs_are_listed_page_by_page_or_by_name(engine: Engine) -> None:
+    assert views.count_runs(engine) == 2
+
+    def listed(*limits: int, also: tuple[str, ...] = ()) -> list[str]:
+        return [run.id for run in views.list_runs(engine, *limits, also=also)]
+
+    assert listed(1, 1) == [seed.RUN]
+    assert listed(1, 2) == []
+    assert listed(1, also=(seed.RUN, "second", "nobody began this")) == ["second", seed.RUN]
+    assert listed(0, also=(seed.RUN,)) == [seed.RUN]
+
+
 def test_overview_has_the_stages_in_their_order(engine: Engine) -> None:
     run, stages = views.run_overview(engine, seed.RUN)
     assert run.id == seed.RUN
