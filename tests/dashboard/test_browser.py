@@ -26,6 +26,12 @@ CHECKBOX, HEADER, ROW = 16, 36, 35
 """Pixels: middle of the column to choose rows by, heights of a table's heading and rows."""
 CONTROL, ENTER = "\ue009", "\ue007"
 """Keys as WebDriver spells them."""
+CONTROLS = """
+const main = document.querySelector('[data-testid=stMain]');
+const written = [...main.querySelectorAll('input, textarea')].map(e => e.value);
+const pressed = [...main.querySelectorAll('[aria-checked=true], [aria-current]')];
+return [...written, ...pressed.map(e => e.innerText)];
+"""
 
 
 class Site(NamedTuple):
@@ -216,6 +222,31 @@ def test_going_back_undoes_the_choice_of_a_run_and_of_a_question(site: Site) -> 
     assert site.query != first
     site.go_back()
     assert site.query == first
+
+
+@pytest.mark.parametrize(
+    ("page", "choices"),
+    [
+        ("samples", {"Stage": "dev2", "Verdict": "wrong", "Question in": "zh", "Order": "best"}),
+        ("data", {"Data set": "sft-set", "How it ended": "kept", "Question in": "en"}),
+        ("evaluations", {"Left": "dev2", "Right": "base", "Order": "hardest", "Question in": "zh"}),
+        ("emergence", {"Question": "zh"}),
+        ("models", {"Model": "r1"}),
+        ("playground", {"Level": "6", "Language": "zh", "Verified as": "not verified"}),
+    ],
+)
+def test_a_link_brings_every_choice_back(site: Site, page: str, choices: dict[str, str]) -> None:
+    site.visit(page)
+    for label, option in choices.items():
+        site.choose(label, option)
+    second = "(//*[@data-testid='stPagination'])[1]//button[normalize-space(.)='2']"
+    if site.browser.run(f"return document.evaluate({second!r}, document).iterateNext()"):
+        site.browser.click(second)
+    here, chosen = site.query, site.browser.run(CONTROLS)
+    assert set(choices.values()) <= {*chosen} or page == "emergence"
+    site.visit(page, here.lstrip("?"))
+    assert site.browser.run(CONTROLS) == chosen
+    assert site.query == here
 
 
 def test_what_can_no_longer_be_chosen_leaves_the_address(site: Site) -> None:
