@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any, Final, NamedTuple
 
 from dashboard.figures import Figure
-from dashboard.name_places import CORNERS, name_places
+from dashboard.name_places import name_places
 from services.views import CurvePoint, Stage
 
 Columns = dict[str, list[Any]]
@@ -27,7 +27,7 @@ INK: Final = "#8C8C8C"
 HEIGHT: Final = 270
 LEGEND_HEIGHT: Final = 45
 LEGEND_ROW: Final = 20
-"""Pixels that each row of a legend takes after its first."""
+"""Pixels that a legend takes, and each of its rows after the first."""
 LEGEND: Final[Spec] = {
     "title": None, "orient": "bottom", "symbolOpacity": 1, "labelLimit": 260,
     "columns": {"expr": "width < 420 ? 2 : 3"},
@@ -197,9 +197,9 @@ def curves(
         layers.append(_line(point, {**height, "field": "value"}, 1, 0.3))
     layers.append(_line(point, {**height, "field": "smooth"}, 2.5, 1))
     layers.append(_spots(point, height, figure))
-    legend = 0 if by == "stage" else -(-len(words) // LEGEND_COLUMNS)
-    legend += ("strokeDash" in point) + ("dots" in data)
-    height_of_all = HEIGHT + (LEGEND_HEIGHT + LEGEND_ROW * (legend - 1) if legend else 0)
+    rows = 0 if by == "stage" else -(-len(words) // LEGEND_COLUMNS)
+    legends = (rows > 0) + ("strokeDash" in point) + ("dots" in data)
+    height_of_all = HEIGHT + LEGEND_HEIGHT * legends + LEGEND_ROW * max(0, rows - 1)
     return Drawn({"layer": layers, "height": height_of_all}, data, table)
 
 
@@ -332,10 +332,14 @@ def _levels(levels: Sequence[Level], data: dict[str, Columns]) -> list[Spec]:
     if not levels:
         return []
     data["levels"] = {"label": [x.label for x in levels], "level": [x.value for x in levels]}
-    corners = name_places(data["levels"]["level"])
+    places = name_places([level.value for level in levels])
     data["level names"] = {
-        **data["levels"],
-        "corner": [CORNERS.index(corner) for corner in corners],
+        "label": [
+            level.label if place.beside else f"{level.label} {level.value:.2f}"
+            for level, place in zip(levels, places, strict=True)
+        ],
+        "side": [place.side for place in places],
+        "bottom": [place.bottom for place in places],
     }
     height = {"field": "level", "type": "quantitative"}
     tooltip = [{"field": "label", "type": "nominal"}, {**height, "format": ".3f"}]
@@ -347,19 +351,17 @@ def _levels(levels: Sequence[Level], data: dict[str, Columns]) -> list[Spec]:
     names = [
         {
             "data": {"name": "level names"},
-            "transform": [{"filter": f"datum.corner == {number}"}],
+            "transform": [{"filter": f"datum.side == '{side}'"}],
             "mark": {
-                "type": "text", "align": side, "baseline": "bottom" if above else "top",
-                "dy": -2 if above else 3, "dx": 2 if side == "left" else -8, "fontSize": 10,
-                "color": INK,
+                "type": "text", "align": side, "baseline": "bottom", "dy": -2, "fontSize": 10,
+                "dx": -8 if side == "right" else 2, "color": INK,
             },
             "encoding": {
-                "x": {"value": "width" if side == "right" else 0}, "y": height,
-                "text": {"field": "label", "type": "nominal"},
+                "x": {"value": "width" if side == "right" else 0},
+                "y": {**height, "field": "bottom"}, "text": {"field": "label", "type": "nominal"},
             },
         }
-        for number, (side, above) in enumerate(CORNERS)
-        if (side, above) in corners
+        for side in sorted({place.side for place in places})
     ]  # fmt: skip
     return [rule, *names]
 

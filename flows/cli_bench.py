@@ -123,9 +123,10 @@ def bench_dashboard(
     if as_json:
         print_json(measured._asdict())
         return
+    longest = max(len(page["page"]) for page in measured.pages)
     for page in measured.pages:
         typer.echo(
-            f"{page['page']:<46} cold {page['cold_seconds']:5.2f} s   "
+            f"{page['page']:<{longest}}  cold {page['cold_seconds']:5.2f} s   "
             f"warm {page['warm_seconds']:5.2f} s   {page['memory_mib']:5.0f} MiB   "
             f"{page['rows_loaded']:>6,} rows loaded, {page['rows_shown']:>6,} shown"
         )

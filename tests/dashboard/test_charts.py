@@ -245,31 +245,30 @@ def test_an_optional_stage_is_drawn_only_where_it_ran() -> None:
     assert '"distill" -> "on-policy"' in drawn
 
 
-def test_names_of_rules_that_lie_close_stand_apart() -> None:
-    apart = name_places([0.1, 0.5, 0.9])
-    assert set(apart) == {("right", True)}
-    close = [0.37, 0.50, 0.53, 0.55]
-    corners = name_places(close)
-    for place, (side, above) in enumerate(corners):
-        bottom = close[place] if above else close[place] - NAME_HEIGHT
-        for other, (other_side, other_above) in enumerate(corners):
-            start = close[other] if other_above else close[other] - NAME_HEIGHT
-            assert place == other or side != other_side or abs(start - bottom) >= NAME_HEIGHT - 1e-9
+@pytest.mark.parametrize("values", [[0.1, 0.5, 0.9], [0.78, 0.8, 0.83], [0.37, 0.5, 0.53, 0.55]])
+def test_names_of_rules_that_lie_close_stand_apart(values: list[float]) -> None:
+    places = name_places(values)
+    assert all(place.beside for place in places) == (max(values) - min(values) > 0.7)
+    for number, (side, bottom, _) in enumerate(places):
+        assert not any(bottom + 1e-9 < value < bottom + NAME_HEIGHT - 1e-9 for value in values)
+        for other in places[:number]:
+            assert side != other.side or abs(bottom - other.bottom) > 0.9 * NAME_HEIGHT
 
 
 @given(st.lists(st.floats(0, 1), max_size=6))
 def test_every_rule_has_a_name_whatever_lies_beside_it(values: list[float]) -> None:
-    assert len(name_places(values)) == len(values)
     axis = charts.spans([stage("zero")])
     table = charts.curve_table(FIGURE, {"run": points_of("mean")}, axis, 1)
-    levels = [charts.Level(str(place), value) for place, value in enumerate(values)]
+    levels = [charts.Level(f"level {place}", value) for place, value in enumerate(values)]
     drawn = charts.curves(FIGURE, table, axis, levels=levels)
-    named = [
-        int(layer["transform"][0]["filter"].removeprefix("datum.corner == "))
-        for layer in drawn.spec["layer"]
-        if layer["data"]["name"] == "level names"
-    ]
-    assert set(drawn.data.get("level names", {"corner": []})["corner"]) == set(named)
+    names = drawn.data.get("level names", {"label": [], "side": []})
+    assert all(
+        label in {level.label, f"{level.label} {level.value:.2f}"}
+        for label, level in zip(names["label"], levels, strict=True)
+    )
+    layers = [layer for layer in drawn.spec["layer"] if layer["data"]["name"] == "level names"]
+    drawn_sides = {layer["mark"]["align"] for layer in layers}
+    assert drawn_sides == set(names["side"])
 
 
 def test_what_did_not_last_is_a_broken_rule() -> None:
