@@ -30,7 +30,7 @@ class Line(NamedTuple):
 def choose(engine: Engine, run: Run) -> list[Line]:
     """The chosen run, and those the reader wants beside it; the address names them."""
     wanted = [*st.session_state.get("with", []), *st.query_params.get_all("with")]
-    runs = frame.ask(run, views.list_runs, engine, also=tuple(wanted))
+    runs = frame.ask(None, views.list_runs, engine, also=tuple(wanted))
     others = {other.id: other for other in runs if other.id != run.id}
     if not others:
         return [Line(run.id, (run.id,))]

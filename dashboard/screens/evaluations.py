@@ -204,7 +204,7 @@ def _choose_models(
     address.keep_among("left", names, names[first])
     left = columns[0].selectbox("Left", names, index=first, key="left", bind="query-params")
     wanted = (run.id, st.session_state.get("against"), st.query_params.get("against"))
-    found = frame.ask(run, views.list_runs, engine, also=tuple(name for name in wanted if name))
+    found = frame.ask(None, views.list_runs, engine, also=tuple(name for name in wanted if name))
     runs = [other.id for other in found]
     address.follow("against", run.id)
     address.keep_among("against", runs, run.id)

@@ -150,7 +150,7 @@ def _confirm_run(actor: Actor, deployment: Deployment) -> None:
         parameters = _parameters(text)
         if parameters is None:
             st.warning("That is no JSON object.")
-        if st.button("Run it", key="stop_confirmed", type="primary", disabled=parameters is None):
+        if st.button("Run it", key="run_confirmed", type="primary", disabled=parameters is None):
             try:
                 run = places.control().launch_deployment(actor, deployment.id, parameters or {})
             except R1Error as error:
@@ -203,10 +203,7 @@ def _recent(actor: Actor, recent: Sequence[FlowRun]) -> None:
             if people.button(
                 actor, "cancel runs", "Cancel", key=f"cancel/{run.id}", icon=":material/cancel:"
             ):
-                try:
-                    places.control().cancel_flow_run(actor, run.id)
-                except R1Error as error:
-                    st.text(visible(str(error)))
+                _confirm_cancel(actor, run)
     st.dataframe(
         [
             {
@@ -223,6 +220,22 @@ def _recent(actor: Actor, recent: Sequence[FlowRun]) -> None:
             "minutes": st.column_config.NumberColumn(format="%.1f", help="Time at work"),
         },
     )
+
+
+def _confirm_cancel(actor: Actor, run: FlowRun) -> None:
+    @st.dialog("Cancel a flow run")
+    def ask() -> None:
+        st.text(visible(f"{run.name} is cancelled; what its stages have finished is kept."))
+        if st.button("Cancel it", key="cancel_confirmed", type="primary"):
+            try:
+                places.control().cancel_flow_run(actor, run.id)
+            except R1Error as error:
+                st.text(visible(str(error)))
+                return
+            st.session_state["told"] = f"{run.name} is being cancelled."
+            st.rerun()
+
+    ask()
 
 
 def _since(moment: datetime | None) -> str:

@@ -139,11 +139,11 @@ def _table(run: Run, evaluations: list[Evaluation]) -> None:
 
 def _runs(engine: Engine, shown: Run) -> None:
     """All runs with what came of them; another one is looked at by choosing its row."""
-    count = frame.ask(shown, views.count_runs, engine)
+    count = frame.ask(None, views.count_runs, engine)
     top, pages = st.container(), -(-count // RUNS_SHOWN)
     number = address.pager(pages, key="runs_page", asked=None) if pages > 1 else 1
     start = (number - 1) * RUNS_SHOWN
-    runs = frame.ask(shown, views.list_runs, engine, RUNS_SHOWN, start)
+    runs = frame.ask(None, views.list_runs, engine, RUNS_SHOWN, start)
     with top:
         _list(engine, shown, runs)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import people
+from dashboard import people, places
 from services import detached, views
 from services.access import Actor, Role
 from services.detached import launches
+from services.orchestrator import Deployment, FlowRun, Orchestrator
 from services.store import approvals, open_store
 from services.store.ledger import open_ledger
 from services.store.opening import open_engine_to_write
@@ -206,6 +207,45 @@ def test_without_a_server_it_says_how_to_get_one(url: str, monkeypatch: pytest.M
     assert "mend or unset PREFECT_API_URL" in said(page)
 
 
+class Server(Orchestrator):
+    """A Prefect server with one deployment and one run at work, which remembers what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:9/api")
+        self.told: list[str] = []
+
+    def deployments(self) -> list[Deployment]:
+        return [Deployment("7", "r1-retrain/retrain", ("cron 0 3 * * *",), False, "pool", "", ())]
+
+    def upcoming(self, limit: int) -> list[FlowRun]:
+        return [FlowRun("2", "soon", "7", "Scheduled", False, datetime.now(UTC), None, 0.0)][:limit]
+
+    def recent(self, limit: int) -> list[FlowRun]:
+        return [FlowRun("1", "at work", "7", "Running", False, None, None, 9.0)][:limit]
+
+    def cancel(self, flow_run: str) -> None:
+        self.told.append(flow_run)
+
+
+def test_a_flow_run_is_cancelled_after_it_was_confirmed(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(OPERATOR, monkeypatch)
+    server = Server()
+    monkeypatch.setattr(places, "orchestrator", lambda: server)
+    page = page_of("operations", url, monkeypatch)
+    assert "r1-retrain/retrain · cron 0 3 * * *" in said(page)
+    assert list(page.dataframe[0].value["run"]) == ["soon"]
+    page.button(key="cancel/1").click().run()
+    assert server.told == []
+    page.button(key="cancel/1").click()
+    page.button(key="cancel_confirmed").click().run()
+    assert server.told == ["1"]
+    assert not page.exception
+    become(VIEWER, monkeypatch)
+    assert page_of("operations", url, monkeypatch).button(key="cancel/1").disabled
+
+
 def test_two_models_answer_and_are_rated(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     become(OPERATOR, monkeypatch)
     page = page_of("playground", url, monkeypatch, tokens="48", left_version="1", right_version="3")
@@ -218,6 +258,7 @@ def test_two_models_answer_and_are_rated(url: str, monkeypatch: pytest.MonkeyPat
     assert page.expander[0].label == "Thinking"
     page.text_input(key="note").set_value("both the same").run()
     page.button(key="rate/both").click().run()
+    assert "rate/both" not in {button.key for button in page.button}, "rated once"
     (opinion,) = opinions.opinions(views.open_views(url))
     assert (opinion.who, opinion.preferred, opinion.question) == ("test operator", "both", asked)
     assert (opinion.left_model, opinion.right_model) == ("r1 1", "r1 3")
