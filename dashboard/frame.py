@@ -92,7 +92,7 @@ def ask(run: Run | None, query: Callable[..., T], engine: Engine, *args: Any, **
     remember = _fresh if run is None or at_work(run) else _settled
     name = f"{query.__module__}.{query.__qualname__}"
     store = engine.url.render_as_string(hide_password=True)
-    return cast(T, remember(name, store, query, engine, args, kwargs))
+    return cast(T, remember(lambda: query(engine, *args, **kwargs), name, store, args, kwargs))
 
 
 def forget() -> None:
@@ -124,19 +124,16 @@ def _engine(url: str) -> Engine:
     return views.open_views(url)
 
 
-def _answer(
-    name: str,
-    store: str,
-    _query: Callable[..., Any],
-    _engine: Engine,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    return _query(_engine, *args, **kwargs)
+# Two functions, because Streamlit keeps one memory for each: wrapped twice, one function would
+# forget everything whenever the other way of remembering it is used.
+@st.cache_data(ttl=FRESH, max_entries=REMEMBERED, show_spinner=False)
+def _fresh(_query: Callable[[], Any], *question: Any) -> Any:
+    return _query()
 
 
-_fresh = st.cache_data(ttl=FRESH, max_entries=REMEMBERED, show_spinner=False)(_answer)
-_settled = st.cache_data(ttl=SETTLED, max_entries=REMEMBERED, show_spinner=False)(_answer)
+@st.cache_data(ttl=SETTLED, max_entries=REMEMBERED, show_spinner=False)
+def _settled(_query: Callable[[], Any], *question: Any) -> Any:
+    return _query()
 
 
 def _choose_run(engine: Engine) -> Run:

@@ -5,13 +5,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 from streamlit.testing.v1 import AppTest
 
+from dashboard import frame
 from dashboard.contents import PAGES
 from services.store import open_store
 from services.store.alarms import Alarm, open_alarms
 from services.store.ledger import Promotion, open_ledger
 from services.types import Metrics
+from services.views import list_runs, open_views
 from tests.dashboard import seed
 
 FOLDER = Path(__file__).parents[2] / "dashboard" / "screens"
@@ -380,3 +383,20 @@ def test_what_a_model_wrote_is_only_text(tmp_path: Path, monkeypatch: pytest.Mon
         elsewhere = [*page.markdown, *page.info, *page.caption, *page.title]
         assert not any("script" in element.value for element in elsewhere)
         assert not page.get("iframe")
+
+
+def test_what_changes_by_the_second_does_not_make_the_rest_be_asked_anew(full: str) -> None:
+    engine = open_views(full)
+    (run,) = [run for run in list_runs(engine) if run.id == seed.RUN]
+    asked = []
+
+    def question(engine: Engine, number: int) -> int:
+        asked.append(number)
+        return number
+
+    frame.forget()
+    answers = [frame.ask(of, question, engine, n) for of, n in ((run, 1), (None, 2)) * 3]
+    assert answers == [1, 2] * 3
+    assert asked == [1, 2]
+    frame.ask(run, question, engine, 3)
+    assert asked == [1, 2, 3]
