@@ -322,7 +322,7 @@ def test_two_models_answer(site: Site) -> None:
         "return document.body.innerText.includes('Your rating')", "gave no answers"
     )
     site.browser.click("//button[contains(., 'Both are good')]")
-    assert "Kept." in site.read()
+    site.browser.wait_for("return document.body.innerText.includes('Kept.')", "kept nothing")
     assert "Left is better" not in site.read()
 
 
