@@ -1,7 +1,7 @@
 """What runs, what will run, and how do I start or stop it?"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -82,19 +82,39 @@ def _launch(actor: Actor, launch: Launch) -> None:
 
 
 def _confirm_stop(actor: Actor, launch: Launch) -> None:
-    @st.dialog("Stop a run")
+    _confirm(
+        "Stop a run",
+        f"{launch.run_id} is asked to stop. Launched again it goes on from its last "
+        "checkpoint. Asked a second time it is ended at once.",
+        "Stop it",
+        lambda: places.control().stop(actor, launch.id),
+        f"{launch.run_id} was asked to stop.",
+    )
+
+
+def _confirm_cancel(actor: Actor, run: FlowRun) -> None:
+    _confirm(
+        "Cancel a flow run",
+        f"{run.name} is cancelled; what its stages have finished is kept.",
+        "Cancel it",
+        lambda: places.control().cancel_flow_run(actor, run.id),
+        f"{run.name} is being cancelled.",
+    )
+
+
+def _confirm(title: str, what: str, label: str, act: Callable[[], object], done: str) -> None:
+    """Ask once more before something that runs is ended."""
+
+    @st.dialog(title)
     def ask() -> None:
-        st.text(
-            f"{launch.run_id} is asked to stop. Launched again it goes on from its last "
-            "checkpoint. Asked a second time it is ended at once."
-        )
-        if st.button("Stop it", key="stop_confirmed", type="primary"):
+        st.text(visible(what))
+        if st.button(label, key="end_confirmed", type="primary"):
             try:
-                places.control().stop(actor, launch.id)
+                act()
             except R1Error as error:
                 st.text(visible(str(error)))
                 return
-            st.session_state["told"] = f"{launch.run_id} was asked to stop."
+            st.session_state["told"] = done
             st.rerun()
 
     ask()
@@ -220,22 +240,6 @@ def _recent(actor: Actor, recent: Sequence[FlowRun]) -> None:
             "minutes": st.column_config.NumberColumn(format="%.1f", help="Time at work"),
         },
     )
-
-
-def _confirm_cancel(actor: Actor, run: FlowRun) -> None:
-    @st.dialog("Cancel a flow run")
-    def ask() -> None:
-        st.text(visible(f"{run.name} is cancelled; what its stages have finished is kept."))
-        if st.button("Cancel it", key="cancel_confirmed", type="primary"):
-            try:
-                places.control().cancel_flow_run(actor, run.id)
-            except R1Error as error:
-                st.text(visible(str(error)))
-                return
-            st.session_state["told"] = f"{run.name} is being cancelled."
-            st.rerun()
-
-    ask()
 
 
 def _since(moment: datetime | None) -> str:

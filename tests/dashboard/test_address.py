@@ -9,6 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from services.store import open_store
+from services.types import CuratedRow, DropReason
 from tests.dashboard import registered, seed
 from tests.dashboard.test_pages import page_of, said
 
@@ -32,6 +33,16 @@ def two_runs(tmp_path: Path) -> str:
     seed.begin_live_run(store, "begun")
     seed.go_on(store, "begun", 1)
     store.close()
+    return url
+
+
+@pytest.fixture
+def registered_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store whose run has registered three versions."""
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    seed.seed_store(url, steps=1)
+    registered.register(tmp_path, url, seed.RUN)
+    monkeypatch.setenv("R1_HOME", str(tmp_path))
     return url
 
 
@@ -77,18 +88,17 @@ def test_a_stage_that_the_run_has_not_leaves_the_address(
 def test_a_source_of_another_data_set_leaves_the_address(
     two_runs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = page_of("data", two_runs, monkeypatch, run="whole", set="sft-set")
-    sources = page.selectbox(key="source")
-    page = page_of(
-        "data", two_runs, monkeypatch, run="whole", set="sft-set", source=sources.options[-1]
-    )
-    chosen = page.session_state["source"]
-    assert chosen
+    asked = seed.problem(Random(1))
+    row = CuratedRow(asked, "a trace", "a trace", DropReason.KEPT, "written")
+    open_store(two_runs).write_curation("whole", "sft-set", [row])
+    wanted = {"run": "whole", "set": "sft-set", "source": "written", "reason": "kept"}
+    page = page_of("data", two_runs, monkeypatch, **wanted)
+    assert page.session_state["source"] == "written"
     page.selectbox(key="set").set_value("cold-start").run()
     assert not page.exception
-    kept = page.session_state["source"]
-    assert kept in {None, chosen}
-    assert ("source" in address_of(page)) == (kept is not None)
+    assert page.session_state["source"] is None
+    assert "source" not in address_of(page)
+    assert page.session_state["reason"] == "kept", "it is there in this data set, too"
 
 
 def test_a_run_beside_it_that_became_the_run_leaves_the_address(
@@ -176,37 +186,29 @@ def test_no_stage_is_a_choice_that_the_address_holds(
 
 
 def test_a_puzzle_nobody_wrote_into_goes_along_with_its_level(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registered_models: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = f"sqlite:///{tmp_path / 'store.db'}"
-    seed.seed_store(url, steps=1)
-    registered.register(tmp_path, url, seed.RUN)
-    monkeypatch.setenv("R1_HOME", str(tmp_path))
-    page = page_of("playground", url, monkeypatch)
+    page = page_of("playground", registered_models, monkeypatch)
     first = page.text_area(key="question").value
     page.selectbox(key="puzzle_level").set_value(6).run()
     harder = page.text_area(key="question").value
     assert first != harder
-    again = page_of("playground", url, monkeypatch, puzzle_level="6")
+    again = page_of("playground", registered_models, monkeypatch, puzzle_level="6")
     assert again.text_area(key="question").value == harder
     assert again.text_input(key="gold").value == page.text_input(key="gold").value
     page.button(key="draw").click().run()
     drawn = page.text_area(key="question").value
     assert drawn != harder
-    again = page_of("playground", url, monkeypatch, **address_of(page))
+    again = page_of("playground", registered_models, monkeypatch, **address_of(page))
     assert again.text_area(key="question").value == drawn
     page.text_area(key="question").set_value("what is 1 + 1 ?").run()
     page.selectbox(key="puzzle_level").set_value(3).run()
     assert page.text_area(key="question").value == "what is 1 + 1 ?"
 
 
-def test_a_version_is_ticked_where_the_address_names_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_version_is_shown_where_the_address_names_it(
+    registered_models: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = f"sqlite:///{tmp_path / 'store.db'}"
-    seed.seed_store(url, steps=1)
-    registered.register(tmp_path, url, seed.RUN)
-    monkeypatch.setenv("R1_HOME", str(tmp_path))
     for asked, shown in (("1", "Version 1"), ("9" * 5000, "Version 3"), ("0", "Version 3")):
-        page = page_of("models", url, monkeypatch, version=asked)
+        page = page_of("models", registered_models, monkeypatch, version=asked)
         assert shown in {element.value for element in page.subheader}

@@ -239,7 +239,7 @@ def test_a_flow_run_is_cancelled_after_it_was_confirmed(
     page.button(key="cancel/1").click().run()
     assert server.told == []
     page.button(key="cancel/1").click()
-    page.button(key="cancel_confirmed").click().run()
+    page.button(key="end_confirmed").click().run()
     assert server.told == ["1"]
     assert not page.exception
     become(VIEWER, monkeypatch)
